@@ -1,0 +1,2 @@
+//! The `inscape` command.
+fn main() {}
