@@ -25,6 +25,11 @@ impl Device {
         Self { tensor: burn::tensor::Device::flex() }
     }
 
+    /// A device that a host application already holds.
+    pub fn from_burn(tensor: burn::tensor::Device) -> Self {
+        Self { tensor }
+    }
+
     /// The Burn device to create tensors on.
     pub fn tensor(&self) -> &burn::tensor::Device {
         &self.tensor
@@ -42,7 +47,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// [`Error::Read`] if the device failed.
 pub async fn read<E: Element, const D: usize>(x: Tensor<D>) -> Result<Vec<E>, Error> {
     let data = x.into_data_async().await.map_err(|e| Error::Read(format!("{e:?}")))?;
-    data.convert::<E>().to_vec().map_err(|e| Error::Read(format!("{e:?}")))
+    data.convert::<E>().try_to_vec().map_err(|e| Error::Read(format!("{e:?}")))
 }
 
 /// Reads an integer tensor back in row-major order.
@@ -51,5 +56,5 @@ pub async fn read<E: Element, const D: usize>(x: Tensor<D>) -> Result<Vec<E>, Er
 /// [`Error::Read`] if the device failed.
 pub async fn read_int<const D: usize>(x: Tensor<D, Int>) -> Result<Vec<i64>, Error> {
     let data = x.into_data_async().await.map_err(|e| Error::Read(format!("{e:?}")))?;
-    data.convert::<i64>().to_vec().map_err(|e| Error::Read(format!("{e:?}")))
+    data.convert::<i64>().try_to_vec().map_err(|e| Error::Read(format!("{e:?}")))
 }

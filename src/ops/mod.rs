@@ -1,1 +1,5 @@
 //! ops.
+
+mod adam;
+
+pub use adam::{Adam, Moments, clip_scale};

@@ -1,0 +1,4 @@
+//! One file per family: its configuration, its weight names, and the order of its blocks.
+
+pub mod bert;
+pub mod llama;
