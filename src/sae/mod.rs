@@ -1,1 +1,74 @@
-//! sae.
+//! Sparse autoencoders: architectures, the training step, checkpoints, formats, evaluation.
+//!
+//! [`TopK`] and [`Trainer`] are mathematics on tensors and touch no file; [`session`] trains
+//! from a store and writes a directory; [`eval`] measures; [`format`] reads and writes.
+//! Notation and names are the field's: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `d_in`, `d_sae`.
+
+mod arch;
+pub mod eval;
+pub mod features;
+pub mod format;
+mod init;
+pub mod session;
+mod train;
+
+use std::path::PathBuf;
+
+use crate::{capture, device, hook, model};
+
+pub use arch::{Latents, TopK};
+pub use init::geometric_median;
+pub use train::{StepStats, TrainConfig, Trainer};
+
+/// Why an autoencoder could not be trained, read or evaluated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that cannot work.
+    #[error("{0}")]
+    Config(String),
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{file}: {reason}")]
+    Malformed {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The loss is no number any more.
+    #[error("step {step}: the loss is {loss}; the last checkpoint is kept. A smaller learning rate may help")]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// Its loss.
+        loss: f64,
+    },
+    /// The directory holds another run.
+    #[error("{path}: {reason}")]
+    Resume {
+        /// The directory.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The activations.
+    #[error(transparent)]
+    Capture(#[from] capture::Error),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The hooks.
+    #[error(transparent)]
+    Hook(#[from] hook::Error),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+}

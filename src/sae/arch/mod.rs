@@ -1,0 +1,5 @@
+//! One file per architecture.
+
+mod topk;
+
+pub use topk::{Latents, TopK};
