@@ -1,0 +1,53 @@
+//! Ops on the device that `INSCAPE_DEVICE` names (default: `cpu`).
+//!
+//! Every timing includes the wait for the device. `matmul` is the yardstick: its items are
+//! floating-point operations, so items per second are FLOP/s.
+
+use std::sync::OnceLock;
+
+use burn::tensor::{Distribution, Tensor};
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use inscape::{Device, ops};
+
+fn main() {
+    println!("device: {}", device().name());
+    divan::main();
+}
+
+fn device() -> &'static Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE.get_or_init(|| {
+        let spec = std::env::var("INSCAPE_DEVICE").unwrap_or_else(|_| "cpu".into());
+        Device::open(&spec.parse().expect("INSCAPE_DEVICE")).expect("INSCAPE_DEVICE")
+    })
+}
+
+fn normal(rows: usize, columns: usize) -> Tensor<2> {
+    let on = device().tensor();
+    on.seed(1);
+    Tensor::random([rows, columns], Distribution::Normal(0.0, 1.0), on)
+}
+
+fn timed<T>(bencher: Bencher, items: usize, mut run: impl FnMut() -> T) {
+    device().sync().expect("sync");
+    bencher.counter(ItemsCount::new(items)).bench_local(|| {
+        let out = run();
+        device().sync().expect("sync");
+        out
+    });
+}
+
+/// Rows, width, k; the items are rows.
+#[divan::bench(args = [(2048, 6144, 32), (4096, 24576, 64)], sample_count = 20)]
+fn topk(bencher: Bencher, (rows, n, k): (usize, usize, usize)) {
+    let x = normal(rows, n);
+    timed(bencher, rows, || ops::topk(x.clone(), k));
+}
+
+/// Rows, inner, columns; the items are floating-point operations.
+#[divan::bench(args = [(2048, 384, 3072), (2048, 768, 12288)], sample_count = 10)]
+fn matmul(bencher: Bencher, (m, k, n): (usize, usize, usize)) {
+    let (a, b) = (normal(m, k), normal(k, n));
+    timed(bencher, 2 * m * k * n, || a.clone().matmul(b.clone()));
+}
