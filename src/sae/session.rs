@@ -1,0 +1,326 @@
+//! Training from a store or a matrix file into a directory: checkpoints, log, resume.
+//!
+//! While it runs the directory holds `run.json`, `log.jsonl` and `checkpoint.safetensors`;
+//! when it is done, `sae_weights.safetensors` and `cfg.json` take the checkpoint's place. A run
+//! that is killed and resumed ends, on the CPU backend, in the same bytes as one that was not.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use super::format::{self, Named, TensorReader, malformed};
+use super::train::{AllMoments, batch_tensor};
+use super::{Error, StepStats, TopK, TrainConfig, Trainer};
+use crate::Device;
+use crate::capture::store::{Manifest, ShuffledBatches, Source, write_whole};
+use crate::device::{self, block_on};
+
+const CHECKPOINT: &str = "checkpoint.safetensors";
+const RUN: &str = "run.json";
+/// Name of the training log, one [`LogLine`] a line.
+pub const LOG: &str = "log.jsonl";
+/// Rows that the start of a run is computed from.
+const SAMPLE_ROWS: usize = 8192;
+
+/// Where and how often a session writes.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// The directory.
+    pub out: PathBuf,
+    /// Continue what is there instead of starting anew.
+    pub resume: bool,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+    /// Rows of the shuffle buffer.
+    pub buffer_rows: usize,
+}
+
+impl SessionOptions {
+    /// A checkpoint every 200 steps, a line every 10, a buffer of 65,536 rows.
+    pub fn new(out: impl Into<PathBuf>) -> Self {
+        Self { out: out.into(), resume: false, checkpoint_every: 200, log_every: 10, buffer_rows: 1 << 16 }
+    }
+}
+
+/// What a run was made from: `run.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Version of this crate.
+    pub inscape: String,
+    /// `store:hook` or `file.safetensors:tensor`, as it was opened.
+    pub source: String,
+    /// Rows of the source that were used.
+    pub rows: usize,
+    /// First of them.
+    pub first_row: usize,
+    /// Width of a row.
+    pub d_in: usize,
+    /// The store's manifest, where the source is a store.
+    pub store: Option<Manifest>,
+    /// The hook, where the source is a store.
+    pub hook: Option<String>,
+    /// The device.
+    pub device: String,
+    /// Rows of the shuffle buffer.
+    pub buffer_rows: usize,
+    /// The settings.
+    pub config: TrainConfig,
+}
+
+/// One line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// What the step did.
+    #[serde(flatten)]
+    pub stats: StepStats,
+    /// Activations seen.
+    pub tokens: u64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Activations a second since the session started or resumed.
+    pub tokens_per_second: f64,
+}
+
+/// Trains to the end and writes the autoencoder. `seen` gets every line of the log.
+///
+/// Memory: weights and moments (three times the parameters), one batch and its
+/// pre-activations, the shuffle buffer.
+///
+/// # Errors
+/// A setting that cannot work, a damaged or unfitting checkpoint, a full disk, activations
+/// that are not finite, a loss that diverges. What was written before stays whole.
+pub fn train(
+    source: Source,
+    first_row: usize,
+    config: &TrainConfig,
+    options: &SessionOptions,
+    device: &Device,
+    mut seen: impl FnMut(&LogLine),
+) -> Result<TopK, Error> {
+    config.check()?;
+    let info = describe(&source, first_row, config, options, device);
+    if let Some(done) = open(&info, options, device)? {
+        return Ok(done);
+    }
+    let mut trainer = start(&source, &info, options, device)?;
+    let (begun, first) = (Instant::now(), trainer.steps_done());
+    let mut log = open_log(&options.out, first)?;
+    let mut batches = ShuffledBatches::new(source, config.seed, options.buffer_rows, config.batch)?;
+    batches.seek(first);
+    let mut rows = Vec::new();
+    while trainer.steps_done() < config.steps() {
+        batches.next_batch(&mut rows)?;
+        let x = batch_tensor(std::mem::take(&mut rows), info.d_in, device.tensor());
+        block_on(trainer.step(x))?;
+        let step = trainer.steps_done();
+        let last = step == config.steps();
+        if last || step.is_multiple_of(options.log_every) {
+            let stats = block_on(trainer.stats())?;
+            let done = (step - first) as f64 * config.batch as f64;
+            let tokens_per_second = done / begun.elapsed().as_secs_f64();
+            let line = LogLine { stats, tokens: step * config.batch as u64, lr: config.lr_at(step), tokens_per_second };
+            append(&mut log, &options.out, &line)?;
+            seen(&line);
+        }
+        if !last && step.is_multiple_of(options.checkpoint_every) {
+            block_on(trainer.stats())?;
+            block_on(checkpoint(&trainer, &info, &options.out))?;
+        }
+    }
+    finish(&trainer, &info, &options.out)
+}
+
+fn describe(source: &Source, first_row: usize, config: &TrainConfig, options: &SessionOptions, device: &Device) -> RunInfo {
+    RunInfo {
+        inscape: env!("CARGO_PKG_VERSION").into(),
+        source: source.name().into(),
+        rows: source.rows(),
+        first_row,
+        d_in: source.width(),
+        store: source.store().map(|s| s.manifest().clone()),
+        hook: source.store().and_then(|_| source.name().rsplit_once(':')).map(|(_, h)| h.into()),
+        device: device.name().into(),
+        buffer_rows: options.buffer_rows,
+        config: config.clone(),
+    }
+}
+
+/// Makes the directory ready. Returns the autoencoder if the run in it is complete.
+fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Option<TopK>, Error> {
+    let dir = &options.out;
+    let io = |source| Error::Io { path: dir.clone(), source };
+    let refuse = |reason: String| Err(Error::Resume { path: dir.clone(), reason });
+    let run = dir.join(RUN);
+    if !run.exists() {
+        if dir.is_dir() && fs::read_dir(dir).map_err(io)?.next().is_some() {
+            return refuse("is not empty and holds no training run".into());
+        }
+        fs::create_dir_all(dir).map_err(io)?;
+        let text = serde_json::to_vec_pretty(info).expect("plain data serialises");
+        write_whole(&run, &text)?;
+        return Ok(None);
+    }
+    if !options.resume {
+        return refuse("holds a training run already; resume it or name another directory".into());
+    }
+    let there: RunInfo = serde_json::from_slice(&format::read_file(&run)?).map_err(|e| malformed(&run, e))?;
+    if let Some(what) = difference(&there, info) {
+        return refuse(format!("holds another run: {what}"));
+    }
+    if dir.join(format::CONFIG).exists() {
+        return format::load(dir, device.tensor()).map(|(sae, _)| Some(sae));
+    }
+    Ok(None)
+}
+
+/// The first setting in which two runs differ, with both values.
+fn difference(there: &RunInfo, wanted: &RunInfo) -> Option<String> {
+    let value = |r: &RunInfo| serde_json::to_value(r).expect("plain data serialises");
+    first_difference("", &value(there), &value(wanted))
+}
+
+fn first_difference(path: &str, a: &serde_json::Value, b: &serde_json::Value) -> Option<String> {
+    if let (Some(a), Some(b)) = (a.as_object(), b.as_object()) {
+        return a.iter().find_map(|(key, v)| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            first_difference(&path, v, b.get(key).unwrap_or(&serde_json::Value::Null))
+        });
+    }
+    (a != b).then(|| format!("{path} is {a} there and {b} now"))
+}
+
+fn start(source: &Source, info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Trainer, Error> {
+    let path = options.out.join(CHECKPOINT);
+    if path.exists() {
+        return restore(&path, info, device);
+    }
+    let mut sample = Vec::new();
+    let rows = source.rows().min(SAMPLE_ROWS);
+    let step = (source.rows() / rows.max(1)).max(1);
+    if step == 1 {
+        source.read_rows(0..rows, &mut sample)?;
+    } else {
+        let block = 64.min(rows);
+        let mut part = Vec::new();
+        for i in 0..rows / block {
+            source.read_rows(i * block * step..i * block * step + block, &mut part)?;
+            sample.append(&mut part);
+        }
+    }
+    Trainer::new(info.config.clone(), &sample, info.d_in, device.tensor())
+}
+
+#[derive(Serialize, Deserialize)]
+struct CheckpointInfo {
+    step: u64,
+    scale: f64,
+    any_dead: bool,
+}
+
+async fn checkpoint(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<(), Error> {
+    let (sae, m) = (&trainer.sae, &trainer.moments);
+    let wide = vec![info.config.d_sae, info.d_in];
+    let (latents, inputs) = (vec![info.config.d_sae], vec![info.d_in]);
+    let tensors: Named = vec![
+        ("w_enc", wide.clone(), device::read(sae.w_enc.clone()).await?),
+        ("b_enc", latents.clone(), device::read(sae.b_enc.clone()).await?),
+        ("w_dec", wide.clone(), device::read(sae.w_dec.clone()).await?),
+        ("b_dec", inputs.clone(), device::read(sae.b_dec.clone()).await?),
+        ("m.w_enc", wide.clone(), device::read(m.w_enc.m.clone()).await?),
+        ("v.w_enc", wide.clone(), device::read(m.w_enc.v.clone()).await?),
+        ("m.b_enc", latents.clone(), device::read(m.b_enc.m.clone()).await?),
+        ("v.b_enc", latents.clone(), device::read(m.b_enc.v.clone()).await?),
+        ("m.w_dec", wide.clone(), device::read(m.w_dec.m.clone()).await?),
+        ("v.w_dec", wide, device::read(m.w_dec.v.clone()).await?),
+        ("m.b_dec", inputs.clone(), device::read(m.b_dec.m.clone()).await?),
+        ("v.b_dec", inputs, device::read(m.b_dec.v.clone()).await?),
+        ("silent", latents, device::read(trainer.silent.clone()).await?),
+    ];
+    let state = CheckpointInfo { step: trainer.step, scale: trainer.scale, any_dead: trainer.any_dead };
+    let state = serde_json::to_string(&state).expect("plain data serialises");
+    write_whole(&dir.join(CHECKPOINT), &format::serialize(&tensors, Some(state)))?;
+    Ok(())
+}
+
+fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Error> {
+    let bytes = format::read_file(path)?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(path, e))?;
+    let state = header.metadata().as_ref().and_then(|m| m.get("inscape")).cloned().unwrap_or_default();
+    let state: CheckpointInfo = serde_json::from_str(&state).map_err(|e| malformed(path, e))?;
+    let reader = TensorReader { path, file: &file, device: device.tensor() };
+    let (d_sae, d_in) = (info.config.d_sae, info.d_in);
+    let wide = |name: &str| reader.r2(name, [d_sae, d_in]);
+    let sae = TopK {
+        w_enc: wide("w_enc")?,
+        b_enc: reader.r1("b_enc", d_sae)?,
+        w_dec: wide("w_dec")?,
+        b_dec: reader.r1("b_dec", d_in)?,
+        k: info.config.k,
+    };
+    let mut moments = AllMoments::zeros(&sae);
+    (moments.w_enc.m, moments.w_enc.v) = (wide("m.w_enc")?, wide("v.w_enc")?);
+    (moments.w_dec.m, moments.w_dec.v) = (wide("m.w_dec")?, wide("v.w_dec")?);
+    (moments.b_enc.m, moments.b_enc.v) = (reader.r1("m.b_enc", d_sae)?, reader.r1("v.b_enc", d_sae)?);
+    (moments.b_dec.m, moments.b_dec.v) = (reader.r1("m.b_dec", d_in)?, reader.r1("v.b_dec", d_in)?);
+    let silent: Tensor<1> = reader.r1("silent", d_sae)?;
+    let trainer = Trainer::at(sae, info.config.clone(), state.scale, state.step);
+    Ok(Trainer { moments, silent, any_dead: state.any_dead, ..trainer })
+}
+
+/// The log, cut back to the lines of steps that the checkpoint has.
+fn open_log(dir: &Path, steps_done: u64) -> Result<fs::File, Error> {
+    let path = dir.join(LOG);
+    let io = |source| Error::Io { path: path.clone(), source };
+    let text = if path.exists() { fs::read_to_string(&path).map_err(io)? } else { String::new() };
+    let keep = |line: &&str| serde_json::from_str::<LogLine>(line).is_ok_and(|l| l.stats.step <= steps_done);
+    let kept: String = text.lines().filter(keep).map(|l| format!("{l}\n")).collect();
+    write_whole(&path, kept.as_bytes())?;
+    OpenOptions::new().append(true).open(&path).map_err(io)
+}
+
+fn append(log: &mut fs::File, dir: &Path, line: &LogLine) -> Result<(), Error> {
+    let mut text = serde_json::to_string(line).expect("plain data serialises");
+    text.push('\n');
+    log.write_all(text.as_bytes()).map_err(|source| Error::Io { path: dir.join(LOG), source })
+}
+
+fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> {
+    let sae = trainer.sae();
+    let model = info.store.as_ref().map(|s| s.settings.model.id.clone());
+    let metadata = serde_json::json!({
+        "hook_name": info.hook, "model_name": model, "context_size": info.store.as_ref().map(|s| s.settings.context),
+        "inscape": { "version": info.inscape, "config": info.config, "source": info.source },
+    });
+    block_on(format::save(&sae, dir, metadata))?;
+    match fs::remove_file(dir.join(CHECKPOINT)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path: dir.join(CHECKPOINT), source: e }),
+        _ => Ok(sae),
+    }
+}
+
+/// Reads `run.json` of a training directory.
+///
+/// # Errors
+/// The file is missing or malformed.
+pub fn run_info(dir: &Path) -> Result<RunInfo, Error> {
+    let path = dir.join(RUN);
+    serde_json::from_slice(&format::read_file(&path)?).map_err(|e| malformed(&path, e))
+}
+
+/// Reads the log of a training directory.
+///
+/// # Errors
+/// The file is missing or malformed.
+pub fn read_log(dir: &Path) -> Result<Vec<LogLine>, Error> {
+    let path = dir.join(LOG);
+    let text = String::from_utf8(format::read_file(&path)?).map_err(|e| malformed(&path, e))?;
+    text.lines().map(|l| serde_json::from_str(l).map_err(|e| malformed(&path, e))).collect()
+}
