@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetch the models and the text that the tests use. Python's standard library only.
+"""Fetch the models and the text that the tests use. Python 3.9 or later, standard library only.
 
 usage: fetch_models.py CACHE_DIR NAME...     NAME: minilm glassllm-en glassllm-pt moby-dick all
 
