@@ -108,7 +108,7 @@ run_tests() {
         [ "$1" != all ] || ignored=(--run-ignored all)
         PRINTED=target/nextest/default/junit.xml
         rm -f "$PRINTED"
-        cargo nextest run --release ${ignored[@]+"${ignored[@]}"} 2>&1 | tee "$LOG"
+        cargo nextest run --profile default --release ${ignored[@]+"${ignored[@]}"} 2>&1 | tee "$LOG"
     else
         [ "$1" != all ] || ignored=(--include-ignored)
         PRINTED="$LOG"
