@@ -1,1 +1,67 @@
-//! capture.
+//! Running a model over a data set and streaming chosen points to disk.
+//!
+//! [`capture`] is the driver; [`text`] cuts a text into blocks, [`store`] keeps the rows:
+//! safetensors shards with a manifest, a reader, and a seeded shuffle buffer over them.
+
+mod run;
+pub mod store;
+pub mod text;
+
+use crate::{device, hook, model};
+
+pub use run::{CaptureConfig, Progress, capture};
+
+/// Why activations could not be captured or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The text.
+    #[error(transparent)]
+    Text(#[from] text::Error),
+    /// The hooks.
+    #[error(transparent)]
+    Hook(#[from] hook::Error),
+    /// The model or its tokenizer.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// A text without a token.
+    #[error("{name}: the text is empty")]
+    EmptyText {
+        /// The text's name.
+        name: String,
+    },
+    /// A point whose activations are not one row a position.
+    #[error("`{hook}` has shape {shape}: it has no row a position and cannot be stored")]
+    NoRows {
+        /// The point.
+        hook: String,
+        /// Its shape.
+        shape: String,
+    },
+    /// A context that is too short for the special tokens or too long for the model.
+    #[error("a context of {context} tokens does not fit: the model takes up to {longest}, {special} of them special")]
+    Context {
+        /// Tokens asked for.
+        context: usize,
+        /// Special tokens in each context.
+        special: usize,
+        /// The longest the model takes.
+        longest: usize,
+    },
+    /// An activation is NaN or infinite.
+    #[error("`{hook}` is not finite in context {context}, position {position}")]
+    NotFinite {
+        /// The point.
+        hook: String,
+        /// The context's index in the run.
+        context: u64,
+        /// The position in it.
+        position: u32,
+    },
+}

@@ -62,6 +62,9 @@ pub enum Error {
     /// The activations.
     #[error(transparent)]
     Capture(#[from] capture::Error),
+    /// The store they come from.
+    #[error(transparent)]
+    Store(#[from] capture::store::Error),
     /// The device.
     #[error(transparent)]
     Device(#[from] device::Error),

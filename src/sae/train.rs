@@ -122,7 +122,8 @@ pub struct Trainer {
     /// Activations since each latent last fired `[d_sae]`.
     pub(super) silent: Tensor<1>,
     pub(super) any_dead: bool,
-    last: Option<(Tensor<1>, Tensor<1>, Tensor<1>)>,
+    /// Loss, FVU and L0 of the last step, still on the device.
+    pub(super) last: Option<(Tensor<1>, Tensor<1>, Tensor<1>)>,
 }
 
 /// One set of moments a parameter.

@@ -2,4 +2,5 @@
 
 mod topk;
 
+pub(super) use topk::unit_rows;
 pub use topk::{Latents, TopK};
