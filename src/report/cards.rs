@@ -48,7 +48,7 @@ fn index_item(id: &str, card: &FeatureCard) -> String {
         .and_then(|s| Some(&s.tokens[peak(s)?]));
     let word = peak.map(|t| format!(" <span>{}</span>", token(t.text.trim_start_matches(' '))));
     let (feature, word) = (card.feature, word.unwrap_or_default());
-    format!("<li><a href=\"#{id}\">{feature}{word}</a></li>\n")
+    format!("<li><a href=\"#{id}\"><b>{feature}</b>{word}</a></li>\n")
 }
 
 fn card(id: &str, home: &str, card: &FeatureCard) -> String {

@@ -3,7 +3,7 @@
 //! The page holds no script and fetches nothing: style and drawings are inline, and a content
 //! security policy in its head forbids the rest. It follows the reader's light or dark theme,
 //! works from disk, prints, and reads well by keyboard and screen reader: every drawing has a
-//! description, and every number in a drawing also stands in a table.
+//! description, and the numbers of charts and heatmaps also stand in tables.
 //!
 //! Who gathers the data fills a [`Report`]; this room only lays it out.
 //!
@@ -25,12 +25,16 @@
 
 mod cards;
 mod data;
+mod density;
+mod evaluation;
 mod page;
 mod palette;
 mod runs;
-mod sections;
+mod similarity;
 mod svg;
+mod table;
 mod text;
+mod training;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use super::data::Report;
 use super::text::{esc, group};
-use super::{cards, palette, runs, sections};
+use super::{cards, density, evaluation, palette, runs, similarity, training};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -22,10 +22,10 @@ pub struct Section {
 pub fn document(report: &Report) -> String {
     let sections: Vec<Section> = [
         runs::runs(&report.runs),
-        sections::evaluation(&report.evaluations),
-        sections::training(&report.curves),
-        sections::densities(&report.densities),
-        sections::similarity(&report.heatmaps),
+        evaluation::evaluation(&report.evaluations),
+        training::training(&report.curves),
+        density::densities(&report.densities),
+        similarity::similarity(&report.heatmaps),
         cards::features(&report.features),
     ]
     .into_iter()
