@@ -60,8 +60,8 @@ pub enum Error {
 
 /// Lays the report out as one HTML document.
 ///
-/// Time and memory grow with the report's tokens and matrix cells: about 60 bytes for a shaded
-/// token and 150 for a cell.
+/// Time and memory grow with the report's tokens and matrix cells: about 50 bytes for a shaded
+/// token, and 200 and the two labels for a cell.
 pub fn render(report: &Report) -> String {
     page::document(report)
 }

@@ -44,7 +44,7 @@ pub fn densities(id: &str, histogram: &DensityHistogram) -> Option<String> {
     let left = FRAME.x0() + DEAD;
     let mut body = count_axis(&y) + &dead_bar(histogram.dead, &y);
     let full = || bins.iter().filter(|b| b.2 > 0);
-    if let (Some(first), Some(last)) = (full().next(), full().last()) {
+    if let (Some(first), Some(last)) = (full().next(), full().next_back()) {
         let x = Scale::exact(first.0.floor(), last.1.ceil(), left, FRAME.x1());
         for bin in full() {
             body += &density_bar(*bin, &x, &y);

@@ -145,7 +145,7 @@ fn places(spacing: f64) -> Option<usize> {
 
 fn magnitude(hi: f64) -> (f64, &'static str) {
     match hi {
-        hi if hi >= 1e15 || hi < 1e4 => (1.0, ""),
+        hi if !(1e4..1e15).contains(&hi) => (1.0, ""),
         hi if hi >= 1e9 => (1e9, "B"),
         hi if hi >= 1e6 => (1e6, "M"),
         _ => (1e3, "k"),
