@@ -35,7 +35,7 @@ impl Layout {
             let chars = labels.iter().map(|l| l.chars().count().min(LABEL));
             chars.max().unwrap_or(0) as f64 * CHAR
         };
-        let slanted = widest(columns) > cell.0 - 4.0;
+        let slanted = widest(columns) > cell.0 * every(cell.0) as f64 - 4.0;
         let reach = if slanted { widest(columns) * 0.72 } else { 0.0 };
         Layout {
             columns: columns.len(),
@@ -143,10 +143,13 @@ fn printed(v: f64) -> String {
     }
 }
 
+/// Cells can be smaller than the letters beside them: then only every nth is named.
+fn every(space: f64) -> usize {
+    (12.0 / space).ceil().max(1.0) as usize
+}
+
 fn labels(layout: &Layout, rows: &[String], columns: &[String]) -> String {
     let mut out = String::new();
-    // Cells can be smaller than the letters beside them: then only every nth is named.
-    let every = |space: f64| (12.0 / space).ceil().max(1.0) as usize;
     for (r, label) in rows.iter().enumerate().step_by(every(layout.cell.1)) {
         let (x, y) = layout.corner(r, 0);
         out += &text("y", x - 6.0, y + layout.cell.1 / 2.0 + 4.0, &short(label));
