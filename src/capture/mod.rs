@@ -3,13 +3,15 @@
 //! [`capture`] is the driver; [`text`] cuts a text into blocks, [`store`] keeps the rows:
 //! safetensors shards with a manifest, a reader, and a seeded shuffle buffer over them.
 
+mod paired;
 mod run;
 pub mod store;
 pub mod text;
 
 use crate::{device, hook, model};
 
-pub use run::{CaptureConfig, Progress, capture};
+pub use paired::paired_rows;
+pub use run::{CaptureConfig, Progress, batches, capture};
 
 /// Why activations could not be captured or read.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,16 @@ pub enum Error {
     /// The device.
     #[error(transparent)]
     Device(#[from] device::Error),
+    /// Two sets of rows that do not belong together.
+    #[error("{a} and {b} do not pair up: {reason}")]
+    Unpaired {
+        /// One source.
+        a: String,
+        /// The other.
+        b: String,
+        /// Where they part.
+        reason: String,
+    },
     /// A text without a token.
     #[error("{name}: the text is empty")]
     EmptyText {

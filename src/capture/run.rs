@@ -118,6 +118,48 @@ fn push(writer: &mut Writer, mark: TextMark, block: &RowBlock) -> Result<(), Err
     Ok(writer.push(block)?)
 }
 
+/// The contexts that [`capture`] would run on a text, as rows of token ids with the model's
+/// special tokens, in batches. The last context is left out if it is shorter than the others
+/// and not alone, so that every batch is unpadded.
+///
+/// # Errors
+/// As [`capture`], for the text and the context.
+pub fn batches(
+    network: &Network,
+    text: impl Read,
+    text_name: &str,
+    context: usize,
+    batch: usize,
+    max_tokens: Option<u64>,
+) -> Result<Vec<Tokens>, Error> {
+    let content = content(network, context)?;
+    let mut contexts = Contexts::new(network, TextBlocks::new(text, text_name), content, max_tokens);
+    contexts.fill_one()?;
+    let mut rows = Vec::new();
+    while let Some(next) = contexts.next()? {
+        rows.push(with_special(network, &next));
+    }
+    if rows.len() > 1 && rows.last().is_some_and(|r| r.len() < context) {
+        rows.pop();
+    }
+    Ok(rows.chunks(batch).map(|rows| Tokens::new(rows.to_vec())).collect())
+}
+
+fn with_special(network: &Network, context: &[Located]) -> Vec<u32> {
+    let (prefix, suffix) = network.tokenizer.special();
+    prefix.iter().copied().chain(context.iter().map(|p| p.id)).chain(suffix.iter().copied()).collect()
+}
+
+/// Tokens of the text in a context, or why the context does not fit the model.
+fn content(network: &Network, context: usize) -> Result<usize, Error> {
+    let (prefix, suffix) = network.tokenizer.special();
+    let (special, longest) = (prefix.len() + suffix.len(), network.model.max_context());
+    if context <= special || context > longest {
+        return Err(Error::Context { context, special, longest });
+    }
+    Ok(context - special)
+}
+
 /// What does not change from batch to batch.
 struct Plan {
     hooks: Hooks,
@@ -136,11 +178,7 @@ impl Plan {
             None => Err(Error::NoRows { hook: p.site.to_string(), shape: p.shape_text() }),
         };
         let specs = points.iter().map(spec).collect::<Result<Vec<_>, _>>()?;
-        let (prefix, suffix) = network.tokenizer.special();
-        let (special, longest) = (prefix.len() + suffix.len(), network.model.max_context());
-        if config.context <= special || config.context > longest {
-            return Err(Error::Context { context: config.context, special, longest });
-        }
+        let content = content(network, config.context)?;
         let info = &network.info;
         let settings = Settings {
             model: ModelId { id: info.id.clone(), family: info.family.clone(), sha256: info.sha256.clone() },
@@ -156,16 +194,13 @@ impl Plan {
             hooks: specs,
         };
         let settings = settings.with_shard_bytes(config.shard_bytes);
-        Ok(Self { hooks, points, settings, content: config.context - special })
+        Ok(Self { hooks, points, settings, content })
     }
 
     /// One forward pass, and the rows to keep of it.
     fn rows(&self, network: &Network, batch: &[Vec<Located>], first: u64) -> Result<RowBlock, Error> {
-        let (prefix, suffix) = network.tokenizer.special();
-        let ids = |c: &Vec<Located>| -> Vec<u32> {
-            prefix.iter().copied().chain(c.iter().map(|p| p.id)).chain(suffix.iter().copied()).collect()
-        };
-        let tokens = Tokens::new(batch.iter().map(ids).collect());
+        let prefix = network.tokenizer.special().0;
+        let tokens = Tokens::new(batch.iter().map(|c| with_special(network, c)).collect());
         let run = network.run(&tokens, &self.hooks)?;
         let [_, pos] = tokens.dims();
         let kept: Vec<Kept> = batch

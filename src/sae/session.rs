@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{self, Named, TensorReader, malformed};
 use super::train::{AllMoments, batch_tensor};
+use super::eval::{Accumulator, Reconstruction};
 use super::{Error, StepStats, TopK, TrainConfig, Trainer};
 use crate::Device;
 use crate::capture::store::{Manifest, ShuffledBatches, Source, write_whole};
@@ -304,6 +305,28 @@ fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> 
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path: dir.join(CHECKPOINT), source: e }),
         _ => Ok(sae),
     }
+}
+
+/// Measures an autoencoder over the rows of `source`. `seen` gets the rows done.
+///
+/// Memory: one batch of 2048 rows and its pre-activations.
+///
+/// # Errors
+/// Widths that differ; the source or the device failed.
+pub fn evaluate(sae: &TopK, source: &Source, device: &Device, mut seen: impl FnMut(usize)) -> Result<Reconstruction, Error> {
+    if source.width() != sae.d_in() {
+        let text = format!("{} has rows of width {}, the autoencoder takes {}", source.name(), source.width(), sae.d_in());
+        return Err(Error::Config(text));
+    }
+    let (mut all, mut rows) = (Accumulator::new(sae.d_sae()), Vec::new());
+    for start in (0..source.rows()).step_by(2048) {
+        let end = (start + 2048).min(source.rows());
+        source.read_rows(start..end, &mut rows)?;
+        let x = batch_tensor(std::mem::take(&mut rows), sae.d_in(), device.tensor());
+        block_on(all.add(sae, x))?;
+        seen(end);
+    }
+    Ok(all.finish())
 }
 
 /// Reads `run.json` of a training directory.
