@@ -1,0 +1,340 @@
+//! A matrix of rows, wherever it lies.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use safetensors::tensor::Dtype as FileDtype;
+
+use super::header::{self, Header};
+use super::{Error, RowMeta, Store};
+
+/// A matrix `[rows, width]` of f32: one hook of a store, one 2-D tensor of a safetensors file, or
+/// rows in memory. Cheap to clone.
+///
+/// # Cost
+/// Holds no rows, unless they were given in memory.
+#[derive(Clone)]
+pub struct Source {
+    name: String,
+    kind: Kind,
+    width: usize,
+    /// The rows it shows, in the numbering of what it reads from.
+    range: Range<usize>,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Hook {
+        store: Arc<Store>,
+        hook: usize,
+    },
+    Tensor {
+        path: PathBuf,
+        offset: u64,
+        dtype: FileDtype,
+    },
+    Memory {
+        rows: Arc<[f32]>,
+    },
+}
+
+impl Source {
+    /// Opens `STORE_DIR:HOOK` or `FILE.safetensors:TENSOR`. The name may be left out where there is
+    /// one hook, or one 2-D float tensor, only.
+    ///
+    /// # Errors
+    /// [`Error::NoSource`] if there is no such path; [`Error::NoHook`], [`Error::NoTensor`] and
+    /// [`Error::Which`] list what there is; [`Error::Tensor`] for a tensor that is no float matrix;
+    /// the rest as for [`Store::open`].
+    pub fn open(spec: &str) -> Result<Self, Error> {
+        let (path, name) = split(spec)?;
+        if !path.is_dir() {
+            return Self::tensor(path, name);
+        }
+        let store = Arc::new(Store::open(path)?);
+        match (name, store.hooks()) {
+            (Some(name), _) => Self::hook(&store, name),
+            (None, [only]) => Self::hook(&store, &only.name),
+            (None, hooks) => Err(Error::Which {
+                path: path.to_owned(),
+                found: hooks.iter().map(|h| h.name.clone()).collect(),
+            }),
+        }
+    }
+
+    /// One hook of a store.
+    ///
+    /// # Errors
+    /// [`Error::NoHook`] lists the hooks there are.
+    pub fn hook(store: &Arc<Store>, hook: &str) -> Result<Self, Error> {
+        let index = store.hook_index(hook)?;
+        Ok(Self {
+            name: format!("{}:{hook}", store.dir().display()),
+            width: store.hooks()[index].width,
+            range: 0..store.rows(),
+            kind: Kind::Hook {
+                store: store.clone(),
+                hook: index,
+            },
+        })
+    }
+
+    /// One 2-D tensor (F32, F16, BF16 or F64) of a safetensors file.
+    ///
+    /// # Errors
+    /// As for [`Source::open`].
+    pub fn tensor(path: impl AsRef<Path>, tensor: Option<&str>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let header = Header::read(path)?;
+        header.check_size(path)?;
+        let tensor = pick(&header, path, tensor)?;
+        let info = header.info(&tensor).expect("a name it gave");
+        let [rows, width] = info.shape[..] else {
+            let why = format!("has shape {:?}; a matrix is needed", info.shape);
+            return Err(Error::tensor(path, &tensor, why));
+        };
+        if !header::is_float(info.dtype) || width == 0 {
+            let why = format!(
+                "is {} {:?}; F32, F16, BF16 or F64 is needed",
+                info.dtype, info.shape
+            );
+            return Err(Error::tensor(path, &tensor, why));
+        }
+        let (offset, dtype) = (header.offset(info), info.dtype);
+        Ok(Self {
+            name: format!("{}:{tensor}", path.display()),
+            kind: Kind::Tensor {
+                path: path.to_owned(),
+                offset,
+                dtype,
+            },
+            width,
+            range: 0..rows,
+        })
+    }
+
+    /// Rows in memory, `[rows, width]` in row-major order.
+    ///
+    /// # Panics
+    /// If the values are no whole number of rows.
+    pub fn memory(name: impl Into<String>, rows: Vec<f32>, width: usize) -> Self {
+        assert!(
+            width > 0 && rows.len().is_multiple_of(width),
+            "Source::memory: {} values are no rows of width {width}",
+            rows.len()
+        );
+        Self {
+            name: name.into(),
+            range: 0..rows.len() / width,
+            kind: Kind::Memory { rows: rows.into() },
+            width,
+        }
+    }
+
+    /// The rows `range` of this source as a source.
+    ///
+    /// # Errors
+    /// [`Error::Rows`] if it does not have them.
+    pub fn sub(&self, range: Range<usize>) -> Result<Self, Error> {
+        let range = self.absolute(range)?;
+        Ok(Self {
+            range,
+            ..self.clone()
+        })
+    }
+
+    /// Where the rows come from, as [`Source::open`] spells it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Length of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The store behind it, if there is one.
+    pub fn store(&self) -> Option<&Arc<Store>> {
+        match &self.kind {
+            Kind::Hook { store, .. } => Some(store),
+            _ => None,
+        }
+    }
+
+    /// Appends the rows `range` to `out`, in row-major order.
+    ///
+    /// # Errors
+    /// [`Error::Rows`]; [`Error::NotFinite`] names the first value that is NaN or infinite, with its
+    /// shard; [`Error::File`] or [`Error::Io`] if the file can no longer be read. After an error
+    /// `out` is as it was.
+    pub fn read_rows(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error> {
+        self.absolute(range.clone())?;
+        let before = out.len();
+        out.resize(before + range.len() * self.width, 0.0);
+        let read = self.read_into(range, &mut out[before..]);
+        if read.is_err() {
+            out.truncate(before);
+        }
+        read
+    }
+
+    /// Where the rows `range` come from; `None` if the source is no store.
+    ///
+    /// # Errors
+    /// As for [`Source::read_rows`].
+    pub fn meta(&self, range: Range<usize>) -> Result<Option<Vec<RowMeta>>, Error> {
+        let range = self.absolute(range)?;
+        self.store().map(|store| store.read_meta(range)).transpose()
+    }
+
+    /// The token ids of the rows `range`, to check that two sources pair up; `None` if the source
+    /// is no store.
+    ///
+    /// # Errors
+    /// As for [`Source::read_rows`].
+    pub fn token_ids(&self, range: Range<usize>) -> Result<Option<Vec<u32>>, Error> {
+        let range = self.absolute(range)?;
+        self.store().map(|store| store.token_ids(range)).transpose()
+    }
+
+    /// Reads the rows `range`, which are known to be there, over `out`.
+    pub(super) fn read_into(&self, range: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
+        let first = self.range.start + range.start;
+        match &self.kind {
+            Kind::Hook { store, hook } => {
+                store.read_into(*hook, first..first + range.len(), out)?
+            }
+            Kind::Tensor {
+                path,
+                offset,
+                dtype,
+            } => {
+                let skipped = first * self.width * (dtype.bitsize() / 8);
+                header::read_floats(path, offset + skipped as u64, *dtype, out)?;
+            }
+            Kind::Memory { rows } => {
+                out.copy_from_slice(&rows[first * self.width..][..out.len()]);
+            }
+        }
+        self.check_finite(range.start, out)
+    }
+
+    fn check_finite(&self, first: usize, values: &[f32]) -> Result<(), Error> {
+        for (i, row) in values.chunks_exact(self.width).enumerate() {
+            if all_finite(row) {
+                continue;
+            }
+            let column = row
+                .iter()
+                .position(|v| !v.is_finite())
+                .expect("one is not finite");
+            return Err(Error::NotFinite {
+                name: self.name.clone(),
+                row: first + i,
+                column,
+                value: row[column],
+                place: self.place(first + i),
+            });
+        }
+        Ok(())
+    }
+
+    /// Where a row lies, for a message.
+    fn place(&self, row: usize) -> String {
+        let row = self.range.start + row;
+        match &self.kind {
+            Kind::Hook { store, .. } => {
+                let (path, row) = store.locate(row);
+                format!("row {row} of {}", path.display())
+            }
+            Kind::Tensor { path, .. } => format!("row {row} of {}", path.display()),
+            Kind::Memory { .. } => "in memory".to_owned(),
+        }
+    }
+
+    /// The rows `range` in the numbering of what is read from.
+    fn absolute(&self, range: Range<usize>) -> Result<Range<usize>, Error> {
+        if range.start <= range.end && range.end <= self.rows() {
+            return Ok(self.range.start + range.start..self.range.start + range.end);
+        }
+        Err(Error::Rows {
+            name: self.name.clone(),
+            rows: self.rows(),
+            start: range.start,
+            end: range.end,
+        })
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rows, width) = (self.rows(), self.width);
+        write!(f, "Source({} [{rows}, {width}])", self.name)
+    }
+}
+
+/// Splits at the last colon with an existing path before it (a tensor's name may hold colons).
+fn split(spec: &str) -> Result<(&Path, Option<&str>), Error> {
+    if Path::new(spec).exists() {
+        return Ok((Path::new(spec), None));
+    }
+    let cuts = || {
+        spec.rmatch_indices(':')
+            .map(|(i, _)| (Path::new(&spec[..i]), &spec[i + 1..]))
+    };
+    if let Some((path, name)) = cuts().find(|(path, _)| path.exists()) {
+        return Ok((path, Some(name)));
+    }
+    Err(Error::NoSource {
+        spec: spec.to_owned(),
+        path: cuts()
+            .next()
+            .map_or(Path::new(spec), |(path, _)| path)
+            .to_owned(),
+    })
+}
+
+fn pick(header: &Header, path: &Path, tensor: Option<&str>) -> Result<String, Error> {
+    let matrices = || {
+        let float_matrix = |name: &String| {
+            let info = header.info(name).expect("a name it gave");
+            info.shape.len() == 2 && header::is_float(info.dtype)
+        };
+        header
+            .names()
+            .into_iter()
+            .filter(float_matrix)
+            .collect::<Vec<_>>()
+    };
+    let path = path.to_owned();
+    match tensor {
+        Some(name) if header.info(name).is_some() => Ok(name.to_owned()),
+        Some(name) => {
+            let (tensor, found) = (name.to_owned(), header.names());
+            Err(Error::NoTensor {
+                path,
+                tensor,
+                found,
+            })
+        }
+        None => match <[String; 1]>::try_from(matrices()) {
+            Ok([only]) => Ok(only),
+            Err(found) => Err(Error::Which { path, found }),
+        },
+    }
+}
+
+/// Whether no value is NaN or infinite; without an early exit, so that it vectorises.
+fn all_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    values
+        .iter()
+        .fold(true, |all, v| all & (v.to_bits() & EXPONENT != EXPONENT))
+}
