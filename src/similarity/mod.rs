@@ -25,6 +25,7 @@
 
 mod best;
 mod cka;
+mod groups;
 mod host;
 mod metric;
 mod neighbours;

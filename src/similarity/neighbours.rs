@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Tensor};
 
 use super::best::{Best, offer_columns, offer_rows};
+use super::groups::Groups;
 use super::host::{Real, Rows, beside, chunks_mut, sum, sum_range, working};
 use super::tiles::{tile, tiles};
 use super::{Error, Metric, Prepared};
@@ -41,8 +42,9 @@ pub enum Nearness {
 /// # Source
 /// Huh et al. 2024, "The Platonic Representation Hypothesis", appendix A. Deviations: nothing is
 /// clamped beforehand; candidates whose order f32 rounding could have changed (by the bound
-/// `2 d ε |xᵢ| |xⱼ|`) are ordered again in f64, for Euclidean distances from the differences. More
-/// than 8 such near ties beyond the k-th are settled by the device's rounding.
+/// `2 d ε |xᵢ| |xⱼ|`) are ordered again in f64, for Euclidean distances from the differences. Equal
+/// rows are compared once and share the result, however many they are. More than 8 *unequal* rows
+/// that near to the k-th are settled by the device's rounding.
 ///
 /// # Example
 /// ```
@@ -115,14 +117,15 @@ fn common(a: &[u32], b: &[u32]) -> usize {
 
 async fn neighbours<T: Real>(x: &Tensor<2>, k: usize, by: Nearness) -> Result<Vec<u32>, Error> {
     let (x, rows) = Rows::<T>::read(x.clone()).await?;
-    let space = Space::new(x, rows, by);
+    let groups = Groups::new(&rows);
+    let space = Space::new(groups.distinct(x), groups.distinct_rows(rows), by);
     let best = space.candidates(k + SPARE).await?;
-    let mut lists = vec![0; best.len() * k];
-    chunks_mut(&mut lists, k, |i, list| space.settle(i, &best[i], list));
+    let mut lists = vec![0; groups.of.len() * k];
+    chunks_mut(&mut lists, k, |i, list| space.settle(i, &groups, &best, list));
     Ok(lists)
 }
 
-/// A representation made ready for one kind of nearness.
+/// A representation of distinct rows made ready for one kind of nearness.
 struct Space<T> {
     by: Nearness,
     /// Rows whose products are taken, on the device: normalised (cosine) or centred (Euclidean).
@@ -166,15 +169,12 @@ impl<T: Real> Space<T> {
     async fn candidates(&self, keep: usize) -> Result<Vec<Best<T>>, device::Error> {
         let n = self.rows.n;
         let mut best: Vec<Best<T>> = (0..n).map(|_| Best::new(keep)).collect();
-        let lengths = self.squared_lengths();
+        let squares: Vec<T> = self.weight.iter().map(|&w| T::rounded(w)).collect();
         for r in tiles(n) {
-            let mut values = tile(&self.z, &r);
-            if let Some(lengths) = &lengths {
-                let across = lengths.clone().narrow(0, r.start, n - r.start).transpose();
-                let down = lengths.clone().narrow(0, r.start, r.len());
-                values = values * 2.0 - across - down;
+            let mut values = device::read::<T, 2>(tile(&self.z, &r)).await?;
+            if self.by == Nearness::Euclidean {
+                to_distances(&mut values, &squares[r.start..]);
             }
-            let values = device::read::<T, 2>(values).await?;
             let (above, below) = best[r.start..].split_at_mut(r.len());
             offer_rows(above, &values, r.start);
             offer_columns(below, &values, r);
@@ -182,22 +182,24 @@ impl<T: Real> Space<T> {
         Ok(best)
     }
 
-    fn squared_lengths(&self) -> Option<Tensor<2>> {
-        let column = || self.weight.iter().map(|&w| T::rounded(w)).collect();
-        (self.by == Nearness::Euclidean)
-            .then(|| beside::<T>(column(), [self.rows.n, 1], &self.z))
-    }
-
-    /// The `list.len()` nearest of row `i` among its candidates, in ascending order.
-    fn settle(&self, i: usize, best: &Best<T>, list: &mut [u32]) {
-        let k = list.len();
-        let found = best.entries();
-        let gap = |a: usize, b: usize| found[a].0.wide() - found[b].0.wide();
-        if found.len() == k || gap(k - 1, k) > self.rounding() {
-            list.iter_mut().zip(found).for_each(|(l, f)| *l = f.1);
+    /// The `list.len()` nearest of row `i`, in ascending order. The device's order is taken where
+    /// rounding cannot have changed which are nearest and no row concerned has an equal.
+    fn settle(&self, i: usize, groups: &Groups, best: &[Best<T>], list: &mut [u32]) {
+        let (k, own) = (list.len(), groups.of[i]);
+        let found = best[own as usize].entries();
+        let clear = groups.is_single(own)
+            && found.len() > k
+            && found[k - 1].0.wide() - found[k].0.wide() > self.rounding()
+            && found[..k].iter().all(|f| groups.is_single(f.1));
+        if clear {
+            list.iter_mut().zip(found).for_each(|(l, f)| *l = groups.members[f.1 as usize][0]);
         } else {
-            let score = |f: &(T, u32)| (self.exact(i, f.1 as usize), f.1);
-            let mut exact: Vec<(f64, u32)> = found.iter().map(score).collect();
+            let near = found.iter().map(|f| f.1).chain([own]);
+            let mut exact: Vec<(f64, u32)> = near
+                .map(|g| (self.exact(own as usize, g as usize), g))
+                .flat_map(|(score, g)| groups.members[g as usize].iter().map(move |&j| (score, j)))
+                .filter(|&(_, j)| j as usize != i)
+                .collect();
             exact.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             list.iter_mut().zip(exact).for_each(|(l, f)| *l = f.1);
         }
@@ -224,4 +226,14 @@ impl<T: Real> Space<T> {
             Nearness::Euclidean => -sum_range(0..a.len(), square),
         }
     }
+}
+
+/// A tile of products turned into negative squared distances, given the squared lengths from the
+/// tile's first row on.
+fn to_distances<T: Real>(tile: &mut [T], squares: &[T]) {
+    chunks_mut(tile, squares.len(), |i, row| {
+        for (v, &square) in row.iter_mut().zip(squares) {
+            *v = *v + *v - square - squares[i];
+        }
+    });
 }

@@ -1,14 +1,12 @@
 //! Ranks of long vectors, ties averaged.
 //!
 //! Ranks are kept doubled, so that the average of a run of ties stays an integer: the values at
-//! sorted positions `lo..=hi` all get `lo + hi + 2`, twice their mean rank counted from 1.
+//! sorted positions `lo..=hi` all get `lo + hi + 2`, twice their mean rank counted from 1. They fit a
+//! `u32` for up to 2³¹ - 1 values.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::host::{Real, map_chunks, workers};
-
-/// Longest vector that doubled ranks fit in a `u32` for.
-pub(super) const LONGEST: usize = (u32::MAX / 2) as usize;
 
 const DIGIT_BITS: u32 = 11;
 const DIGITS: usize = 1 << DIGIT_BITS;

@@ -2,8 +2,9 @@
 
 use burn::tensor::{DType, Tensor};
 
+use super::groups::Groups;
 use super::host::{Rows, beside, sum, sum_range, working};
-use super::rank::{LONGEST, Ranked};
+use super::rank::Ranked;
 use super::tiles::upper_triangle;
 use super::{Error, Metric, Prepared};
 use crate::device::block_on;
@@ -24,7 +25,7 @@ pub enum Comparator {
     Spearman,
 }
 
-/// Most rows whose doubled pair ranks fit 32 bits.
+/// Most rows whose pairs have doubled ranks of 32 bits.
 pub(super) const MOST_ROWS: usize = 65_536;
 
 /// RSA of two representations of the same rows.
@@ -35,7 +36,8 @@ pub(super) const MOST_ROWS: usize = 65_536;
 /// change when a constant vector is added to every row, or under rotation.
 ///
 /// A row whose columns are all equal has no correlation; it is given `r = 0` (dissimilarity 1) with
-/// every other row.
+/// every other row. Rows equal to the last bit give exactly equal dissimilarities, so their pairs tie.
+/// Two columns leave only `r = ±1`: use three or more.
 ///
 /// # Errors
 /// Different row counts; fewer than 3 rows or more than 65,536; a NaN or infinity; a representation
@@ -118,22 +120,25 @@ fn covariance(a: &[u32], b: &[u32]) -> f64 {
     sum(a.len(), |i| (f64::from(a[i]) - mean) * (f64::from(b[i]) - mean))
 }
 
+/// Equal rows are taken once, so that the pairs they make tie whatever the device's rounding.
 async fn ranked_correlations<T: Ranked>(x: &Tensor<2>) -> Result<Vec<u32>, Error> {
-    let standard = standardised::<T>(x).await?;
+    let (x, rows) = Rows::<T>::read(x.clone()).await?;
+    let groups = Groups::new(&rows);
+    let rows = groups.distinct_rows(rows);
+    let (mean, inverse): (Vec<T>, Vec<T>) = rows.map(mean_and_inverse_length).into_iter().unzip();
+    drop(rows);
+    let own = |g: usize| if inverse[g] > T::default() { T::rounded(1.0) } else { T::default() };
+    let standard = standardised(groups.distinct(x), &mean, &inverse);
     let upper = upper_triangle::<T>(&standard).await?;
-    debug_assert!(upper.len() <= LONGEST);
     drop(standard);
-    Ok(T::ranks(upper))
+    Ok(T::ranks(groups.expand(upper, own)))
 }
 
 /// Rows with mean 0 and length 1, so that products of rows are correlations; a constant row is 0.
-async fn standardised<T: Ranked>(x: &Tensor<2>) -> Result<Tensor<2>, Error> {
-    let n = x.dims()[0];
-    let (x, rows) = Rows::<T>::read(x.clone()).await?;
-    let (mean, inverse): (Vec<T>, Vec<T>) = rows.map(mean_and_inverse_length).into_iter().unzip();
-    drop(rows);
-    let centred = x.clone() - beside(mean, [n, 1], &x);
-    Ok(centred * beside(inverse, [n, 1], &x))
+fn standardised<T: Ranked>(x: Tensor<2>, mean: &[T], inverse: &[T]) -> Tensor<2> {
+    let n = mean.len();
+    let column = |values: &[T]| beside(values.to_vec(), [n, 1], &x);
+    (x.clone() - column(mean)) * column(inverse)
 }
 
 /// Mean of a row, and one over the length of the row about it (0 for a constant row).
