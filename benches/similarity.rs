@@ -15,7 +15,10 @@ fn main() {
 }
 
 fn size(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
 }
 
 /// `[n, d]` with a decaying spectrum: the kind of data on which layers are compared.
@@ -28,7 +31,10 @@ fn layer(n: usize, d: usize, seed: u64) -> Tensor<2> {
         .collect();
     let device = Device::cpu();
     let tensor = |values: Vec<f32>, shape| {
-        Tensor::<2>::from_data(TensorData::new(values, shape), (device.tensor(), DType::F32))
+        Tensor::<2>::from_data(
+            TensorData::new(values, shape),
+            (device.tensor(), DType::F32),
+        )
     };
     tensor(latent, [n, 32]).matmul(tensor(mix, [32, d])) + tensor(noise, [n, d])
 }
@@ -41,16 +47,24 @@ fn layer(n: usize, d: usize, seed: u64) -> Tensor<2> {
     "mutual_knn[k=10,by=euclidean]",
 ])]
 fn pair(bencher: Bencher, name: &str) {
-    let (n, d) = (size("INSCAPE_METRICS_N", 5_000), size("INSCAPE_METRICS_D", 1_024));
+    let (n, d) = (
+        size("INSCAPE_METRICS_N", 5_000),
+        size("INSCAPE_METRICS_D", 1_024),
+    );
     let (x, y) = (layer(n, d, 1), layer(n, d, 2));
     let metric: Metric = name.parse().expect("a known metric");
-    bencher.counter(ItemsCount::new(n)).bench(|| metric.compare(&x, &y).expect("a value"));
+    bencher
+        .counter(ItemsCount::new(n))
+        .bench(|| metric.compare(&x, &y).expect("a value"));
 }
 
 /// Twelve layers against themselves: 12 preparations and 78 comparisons.
 #[divan::bench(sample_count = 2, sample_size = 1, args = ["linear_cka[unbiased]"])]
 fn twelve_layers(bencher: Bencher, name: &str) {
-    let (n, d) = (size("INSCAPE_METRICS_N", 5_000), size("INSCAPE_METRICS_D", 1_024));
+    let (n, d) = (
+        size("INSCAPE_METRICS_N", 5_000),
+        size("INSCAPE_METRICS_D", 1_024),
+    );
     let layers: Vec<Tensor<2>> = (0..12).map(|seed| layer(n, d, seed)).collect();
     let metric: Metric = name.parse().expect("a known metric");
     bencher

@@ -54,7 +54,10 @@ impl Matrix {
     }
 
     fn map(&self, f: impl Fn(f64) -> f64) -> Self {
-        Self { v: self.v.iter().map(|&v| f(v)).collect(), ..*self }
+        Self {
+            v: self.v.iter().map(|&v| f(v)).collect(),
+            ..*self
+        }
     }
 
     fn permuted(&self, order: &[usize]) -> Self {
@@ -80,9 +83,15 @@ impl Matrix {
     }
 
     fn f32(&self) -> Tensor<2> {
+        self.f32_on(Device::cpu().tensor())
+    }
+
+    fn f32_on(&self, device: &burn::tensor::Device) -> Tensor<2> {
         let values: Vec<f32> = self.v.iter().map(|&v| v as f32).collect();
-        let data = TensorData::new(values, [self.n, self.d]);
-        Tensor::from_data(data, (Device::cpu().tensor(), DType::F32))
+        Tensor::from_data(
+            TensorData::new(values, [self.n, self.d]),
+            (device, DType::F32),
+        )
     }
 }
 
@@ -91,12 +100,18 @@ fn metric(name: &str) -> Metric {
 }
 
 fn compare(name: &str, x: &Tensor<2>, y: &Tensor<2>) -> f64 {
-    metric(name).compare(x, y).unwrap_or_else(|e| panic!("{name}: {e}"))
+    metric(name)
+        .compare(x, y)
+        .unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 #[track_caller]
 fn close(a: f64, b: f64, tolerance: f64) {
-    assert!((a - b).abs() <= tolerance, "{a} and {b} differ by {:e} > {tolerance:e}", (a - b).abs());
+    assert!(
+        (a - b).abs() <= tolerance,
+        "{a} and {b} differ by {:e} > {tolerance:e}",
+        (a - b).abs()
+    );
 }
 
 // ---- golden values
@@ -124,7 +139,11 @@ fn input(case: &str, name: &str) -> Matrix {
     let tensor = file.tensor(name).expect("the tensor");
     let (n, d) = (tensor.shape()[0], tensor.shape()[1]);
     let word = |c: &[u8]| f64::from(f32::from_le_bytes(c.try_into().expect("four bytes")));
-    Matrix { n, d, v: tensor.data().chunks_exact(4).map(word).collect() }
+    Matrix {
+        n,
+        d,
+        v: tensor.data().chunks_exact(4).map(word).collect(),
+    }
 }
 
 /// Every golden value that `make` and `tolerance` do not meet.
@@ -151,7 +170,12 @@ fn relative(g: &Golden) -> f64 {
 
 #[test]
 fn goldens_are_all_there() {
-    let of = |name: &str| goldens().iter().filter(|g| g.metric.starts_with(name)).count();
+    let of = |name: &str| {
+        goldens()
+            .iter()
+            .filter(|g| g.metric.starts_with(name))
+            .count()
+    };
     assert_eq!([of("linear_cka"), of("rsa"), of("mutual_knn")], [14, 7, 21]);
 }
 
@@ -165,6 +189,32 @@ fn goldens_in_f64() {
 fn goldens_in_f32() {
     let misses = misses(Matrix::f32, |g| g.atol_f32, |g| g.value);
     assert!(misses.is_empty(), "{misses:#?}");
+}
+
+/// The software adapter is enough: what is tested is the device's products.
+fn gpu() -> burn::tensor::Device {
+    burn::tensor::Device::wgpu(burn::tensor::DeviceKind::Cpu)
+}
+
+#[test]
+#[ignore = "needs a wgpu adapter"]
+fn goldens_in_f32_on_wgpu() {
+    let gpu = gpu();
+    let misses = misses(|m| m.f32_on(&gpu), |g| g.atol_f32, |g| g.value);
+    assert!(misses.is_empty(), "{misses:#?}");
+}
+
+#[test]
+#[ignore = "needs a wgpu adapter"]
+fn wgpu_and_cpu_agree_across_tiles() {
+    let gpu = gpu();
+    for (n, dx, dy) in [(5, 1, 3), (513, 4, 7), (70, 300, 257)] {
+        let (x, y) = (Matrix::random(n, dx, 21), Matrix::random(n, dy, 22));
+        for name in ALL.iter().filter(|name| dx > 2 || !name.starts_with("rsa")) {
+            let there = compare(name, &x.f32_on(&gpu), &y.f32_on(&gpu));
+            close(there, compare(name, &x.f32(), &y.f32()), 5e-6);
+        }
+    }
 }
 
 /// The harness sees a value that is off by a little more than it allows.
@@ -272,7 +322,11 @@ fn plain(name: &str, x: &Matrix, y: &Matrix) -> f64 {
 #[test]
 fn duplicates_tie_exactly() {
     let (x, y) = (input("dup", "X"), input("dup", "Y"));
-    close(compare("rsa", &x.f64(), &y.f64()), 0.5881765366929994, 1e-12);
+    close(
+        compare("rsa", &x.f64(), &y.f64()),
+        0.5881765366929994,
+        1e-12,
+    );
     close(plain_rsa(&x, &y), 0.5881765366929994, 1e-12);
 }
 
@@ -309,7 +363,11 @@ proptest! {
 fn tile_and_block_boundaries() {
     for n in [511, 512, 513, 1025] {
         let (x, y) = (Matrix::random(n, 3, 7), Matrix::random(n, 4, 8));
-        for name in ["linear_cka[unbiased]", "mutual_knn[k=10,by=cosine]", "mutual_knn[k=10,by=euclidean]"] {
+        for name in [
+            "linear_cka[unbiased]",
+            "mutual_knn[k=10,by=cosine]",
+            "mutual_knn[k=10,by=euclidean]",
+        ] {
             close(compare(name, &x.f32(), &y.f32()), plain(name, &x, &y), 1e-6);
         }
         let order: Vec<usize> = (0..n).rev().collect();
@@ -322,8 +380,16 @@ fn tile_and_block_boundaries() {
         let tall = Matrix::random(600, d, 11);
         for estimator in [Estimator::Biased, Estimator::Unbiased] {
             let expected = plain_cka(&x, &y, estimator);
-            close(linear_cka(&x.f64(), &y.f64(), estimator).unwrap(), expected, 1e-10);
-            close(linear_cka(&tall.f64(), &tall.f64(), estimator).unwrap(), 1.0, 1e-10);
+            close(
+                linear_cka(&x.f64(), &y.f64(), estimator).unwrap(),
+                expected,
+                1e-10,
+            );
+            close(
+                linear_cka(&tall.f64(), &tall.f64(), estimator).unwrap(),
+                1.0,
+                1e-10,
+            );
         }
     }
 }
@@ -346,8 +412,16 @@ fn cka_ignores_rotation_scale_and_shift() {
     let moved = Matrix::from_fn(150, 20, |i, j| 7.0 * x.rotated(0.7).at(i, j) - j as f64);
     for estimator in [Estimator::Biased, Estimator::Unbiased] {
         let here = linear_cka(&x.f64(), &y.f64(), estimator).unwrap();
-        close(linear_cka(&moved.f64(), &y.f64(), estimator).unwrap(), here, 1e-11);
-        close(linear_cka(&moved.f32(), &y.f32(), estimator).unwrap(), here, 1e-5);
+        close(
+            linear_cka(&moved.f64(), &y.f64(), estimator).unwrap(),
+            here,
+            1e-11,
+        );
+        close(
+            linear_cka(&moved.f32(), &y.f32(), estimator).unwrap(),
+            here,
+            1e-5,
+        );
     }
 }
 
@@ -355,8 +429,15 @@ fn cka_ignores_rotation_scale_and_shift() {
 #[test]
 fn an_offset_does_not_matter() {
     let exact = |m: Matrix| m.map(|v| (v * 1024.0).round() / 1024.0);
-    let (x, y) = (exact(Matrix::random(400, 30, 4)), exact(Matrix::random(400, 25, 5)));
-    for name in ["linear_cka[unbiased]", "linear_cka[biased]", "mutual_knn[k=10,by=euclidean]"] {
+    let (x, y) = (
+        exact(Matrix::random(400, 30, 4)),
+        exact(Matrix::random(400, 25, 5)),
+    );
+    for name in [
+        "linear_cka[unbiased]",
+        "linear_cka[biased]",
+        "mutual_knn[k=10,by=euclidean]",
+    ] {
         let here = compare(name, &x.f32(), &y.f32());
         for offset in [100.0, 8192.0] {
             let far = |m: &Matrix| m.map(|v| v + offset).f32();
@@ -365,13 +446,19 @@ fn an_offset_does_not_matter() {
     }
     let name = "rsa[rdm=correlation,by=spearman]";
     let far = |m: &Matrix| m.map(|v| v + 100.0).f32();
-    close(compare(name, &far(&x), &far(&y)), compare(name, &x.f32(), &y.f32()), 1e-5);
+    close(
+        compare(name, &far(&x), &far(&y)),
+        compare(name, &x.f32(), &y.f32()),
+        1e-5,
+    );
 }
 
 #[test]
 fn rsa_ignores_shift_and_scale_of_a_row() {
     let (x, y) = (Matrix::random(60, 20, 2), Matrix::random(60, 12, 3));
-    let moved = Matrix::from_fn(60, 20, |i, j| (1.0 + i as f64) * x.at(i, j) - 3.0 * i as f64);
+    let moved = Matrix::from_fn(60, 20, |i, j| {
+        (1.0 + i as f64) * x.at(i, j) - 3.0 * i as f64
+    });
     let by = |x: &Matrix| rsa(&x.f64(), &y.f64(), Rdm::Correlation, Comparator::Spearman).unwrap();
     close(by(&moved), by(&x), 1e-9);
 }
@@ -389,13 +476,29 @@ fn the_order_of_rows_does_not_matter() {
 
 #[test]
 fn independent_data_is_near_zero_only_for_the_unbiased_estimator() {
-    let values = (0..20).map(|s| (Matrix::random(200, 64, 2 * s), Matrix::random(200, 48, 2 * s + 1)));
+    let values = (0..20).map(|s| {
+        (
+            Matrix::random(200, 64, 2 * s),
+            Matrix::random(200, 48, 2 * s + 1),
+        )
+    });
     let of = |(x, y): &(Matrix, Matrix), e| linear_cka(&x.f32(), &y.f32(), e).unwrap();
     let pairs: Vec<_> = values.collect();
     let mean = |e| pairs.iter().map(|p| of(p, e)).sum::<f64>() / 20.0;
-    assert!(mean(Estimator::Unbiased).abs() < 0.005, "{}", mean(Estimator::Unbiased));
-    assert!(mean(Estimator::Biased) > 0.15, "{}", mean(Estimator::Biased));
-    assert!(pairs.iter().any(|p| of(p, Estimator::Unbiased) < 0.0), "the result is not clamped");
+    assert!(
+        mean(Estimator::Unbiased).abs() < 0.005,
+        "{}",
+        mean(Estimator::Unbiased)
+    );
+    assert!(
+        mean(Estimator::Biased) > 0.15,
+        "{}",
+        mean(Estimator::Biased)
+    );
+    assert!(
+        pairs.iter().any(|p| of(p, Estimator::Unbiased) < 0.0),
+        "the result is not clamped"
+    );
 }
 
 /// Padding with zero columns leaves the metric alone but makes the Gram form the chosen one.
@@ -438,10 +541,18 @@ fn constant_columns_and_zero_rows_are_defined() {
     }
     let zero_row = Matrix::from_fn(50, 9, |i, j| if i == 4 { 0.0 } else { x.at(i, j) });
     let expected = plain_knn(&zero_row, &y, 3, Nearness::Cosine);
-    close(compare("mutual_knn[k=3]", &zero_row.f32(), &y.f32()), expected, 1e-12);
+    close(
+        compare("mutual_knn[k=3]", &zero_row.f32(), &y.f32()),
+        expected,
+        1e-12,
+    );
     let flat_row = Matrix::from_fn(50, 9, |i, j| if i == 4 { 2.3 } else { x.at(i, j) });
     let name = "rsa";
-    close(compare(name, &flat_row.f64(), &y.f64()), compare(name, &zero_row.f64(), &y.f64()), 1e-12);
+    close(
+        compare(name, &flat_row.f64(), &y.f64()),
+        compare(name, &zero_row.f64(), &y.f64()),
+        1e-12,
+    );
 }
 
 fn undefined(result: Result<f64, Error>) -> &'static str {
@@ -474,24 +585,47 @@ fn zero_over_zero_is_an_error() {
 
 #[test]
 fn rows_that_differ_name_both_shapes() {
-    let (x, y) = (Matrix::random(10, 3, 1).f32(), Matrix::random(11, 4, 2).f32());
+    let (x, y) = (
+        Matrix::random(10, 3, 1).f32(),
+        Matrix::random(11, 4, 2).f32(),
+    );
     for name in ALL {
         let error = metric(name).compare(&x, &y).unwrap_err();
-        assert!(matches!(error, Error::RowsDiffer { left: [10, 3], right: [11, 4] }), "{error}");
+        assert!(
+            matches!(
+                error,
+                Error::RowsDiffer {
+                    left: [10, 3],
+                    right: [11, 4]
+                }
+            ),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn too_few_rows_say_how_many() {
-    for (name, fewest) in [("linear_cka[biased]", 2), ("linear_cka", 4), ("rsa", 3), ("mutual_knn[k=5]", 7)] {
+    for (name, fewest) in [
+        ("linear_cka[biased]", 2),
+        ("linear_cka", 4),
+        ("rsa", 3),
+        ("mutual_knn[k=5]", 7),
+    ] {
         let below = Matrix::random(fewest - 1, 3, 1).f32();
         let error = metric(name).compare(&below, &below).unwrap_err();
-        assert!(matches!(error, Error::TooFewRows { needed, .. } if needed == fewest), "{error}");
+        assert!(
+            matches!(error, Error::TooFewRows { needed, .. } if needed == fewest),
+            "{error}"
+        );
         let enough = Matrix::random(fewest, 3, 1).f32();
         close(compare(name, &enough, &enough), 1.0, 1e-6);
     }
     let none = Tensor::<2>::zeros([0, 3], Device::cpu().tensor());
-    assert!(matches!(metric("rsa").compare(&none, &none), Err(Error::TooFewRows { rows: 0, .. })));
+    assert!(matches!(
+        metric("rsa").compare(&none, &none),
+        Err(Error::TooFewRows { rows: 0, .. })
+    ));
 }
 
 #[test]
@@ -503,9 +637,13 @@ fn the_first_bad_value_is_named() {
         x.v[402 * 5 + 1] = also;
         for name in ALL {
             let error = metric(name).compare(&y.f32(), &x.f32()).unwrap_err();
-            let Error::At { place, source } = error else { panic!("{error}") };
+            let Error::At { place, source } = error else {
+                panic!("{error}")
+            };
             assert_eq!(place, "right");
-            let Error::NotFinite { row, column, value } = *source else { panic!("{source}") };
+            let Error::NotFinite { row, column, value } = *source else {
+                panic!("{source}")
+            };
             assert_eq!((row, column, value.to_bits()), (401, 3, bad.to_bits()));
         }
     }
@@ -527,8 +665,18 @@ fn names_turn_into_metrics_and_back() {
         assert_eq!(metric(short).to_string(), long);
     }
     for wrong in [
-        "", "cka", "linear_cka[", "linear_cka[x]", "linear_cka[biased,unbiased]", "linear_cka]", "rsa[rdm=x]",
-        "rsa[spearman]", "mutual_knn[k=0]", "mutual_knn[k=-1]", "mutual_knn[k=1,k=2]", "mutual_knn[by=l1]",
+        "",
+        "cka",
+        "linear_cka[",
+        "linear_cka[x]",
+        "linear_cka[biased,unbiased]",
+        "linear_cka]",
+        "rsa[rdm=x]",
+        "rsa[spearman]",
+        "mutual_knn[k=0]",
+        "mutual_knn[k=-1]",
+        "mutual_knn[k=1,k=2]",
+        "mutual_knn[by=l1]",
         "mutual_knn[k=3]x",
     ] {
         let error = wrong.parse::<Metric>().unwrap_err().to_string();
@@ -536,14 +684,19 @@ fn names_turn_into_metrics_and_back() {
         assert!(error.contains(Metric::NAMES), "{error}");
     }
     let x = Matrix::random(10, 3, 1).f32();
-    assert!(matches!(mutual_knn(&x, &x, 0, Nearness::Inner), Err(Error::UnknownMetric { .. })));
+    assert!(matches!(
+        mutual_knn(&x, &x, 0, Nearness::Inner),
+        Err(Error::UnknownMetric { .. })
+    ));
 }
 
 // ---- many against many
 
 #[test]
 fn a_matrix_equals_its_pairs() {
-    let layers: Vec<Tensor<2>> = (0..4).map(|s| Matrix::random(40, 6 + 20 * s, s as u64).f32()).collect();
+    let layers: Vec<Tensor<2>> = (0..4)
+        .map(|s| Matrix::random(40, 6 + 20 * s, s as u64).f32())
+        .collect();
     for name in ALL {
         let mut last = (0, 0);
         let count = |done, total| last = (done, total);
@@ -569,13 +722,26 @@ fn a_matrix_counts_its_steps_and_names_what_fails() {
     let good = Matrix::random(30, 4, 1);
     let mut bad = good.clone();
     bad.v[17] = f64::NAN;
-    let (left, right) = ([good.f32(), good.f32()], [good.f32(), good.f32(), bad.f32()]);
+    let (left, right) = (
+        [good.f32(), good.f32()],
+        [good.f32(), good.f32(), bad.f32()],
+    );
     let mut steps = vec![];
-    matrix(&left, &right[..2], metric("rsa"), |done, total| steps.push((done, total))).unwrap();
+    matrix(&left, &right[..2], metric("rsa"), |done, total| {
+        steps.push((done, total))
+    })
+    .unwrap();
     assert_eq!(steps, (1..=8).map(|i| (i, 8)).collect::<Vec<_>>());
     let error = matrix(&left, &right, metric("rsa"), |_, _| ()).unwrap_err();
-    assert_eq!(error.to_string(), "right 2 representation: row 4, column 1 is NaN");
-    assert!(matrix(&[], &[], metric("rsa"), |_, _| ()).unwrap().is_empty());
+    assert_eq!(
+        error.to_string(),
+        "right 2 representation: row 4, column 1 is NaN"
+    );
+    assert!(
+        matrix(&[], &[], metric("rsa"), |_, _| ())
+            .unwrap()
+            .is_empty()
+    );
     let short = [Matrix::random(29, 4, 1).f32()];
     let error = matrix(&left, &short, metric("rsa"), |_, _| panic!("no work")).unwrap_err();
     assert!(matches!(error, Error::RowsDiffer { .. }), "{error}");
@@ -585,10 +751,18 @@ fn a_matrix_counts_its_steps_and_names_what_fails() {
 fn precisions_may_meet() {
     let (x, y) = (Matrix::random(30, 40, 1), Matrix::random(30, 35, 2));
     for name in ALL {
-        close(compare(name, &x.f32(), &y.f64()), compare(name, &x.f64(), &y.f64()), 2e-5);
+        close(
+            compare(name, &x.f32(), &y.f64()),
+            compare(name, &x.f64(), &y.f64()),
+            2e-5,
+        );
     }
     let tall = Matrix::random(30, 4, 3);
-    close(compare("linear_cka", &tall.f32(), &x.f64()), compare("linear_cka", &tall.f64(), &x.f64()), 1e-6);
+    close(
+        compare("linear_cka", &tall.f32(), &x.f64()),
+        compare("linear_cka", &tall.f64(), &x.f64()),
+        1e-6,
+    );
 }
 
 #[test]

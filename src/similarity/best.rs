@@ -19,7 +19,11 @@ pub(super) struct Best<T> {
 
 impl<T: Real> Best<T> {
     pub(super) fn new(keep: usize) -> Self {
-        Self { keep, floor: T::LOWEST, entries: Vec::with_capacity(keep + 1) }
+        Self {
+            keep,
+            floor: T::LOWEST,
+            entries: Vec::with_capacity(keep + 1),
+        }
     }
 
     pub(super) fn entries(&self) -> &[(T, u32)] {
@@ -70,7 +74,11 @@ pub(super) fn offer_columns<T: Real>(best: &mut [Best<T>], tile: &[T], r: Range<
             let from = i * width + r.len() + b * BLOCK;
             let segment = &tile[from..from + best.len()];
             let above = |(v, f): (&T, &T)| v > f;
-            if !segment.iter().zip(&floors).fold(false, |any, pair| any | above(pair)) {
+            if !segment
+                .iter()
+                .zip(&floors)
+                .fold(false, |any, pair| any | above(pair))
+            {
                 continue;
             }
             for (c, &value) in segment.iter().enumerate() {
@@ -102,8 +110,10 @@ mod tests {
         let mut best: Vec<Best<f64>> = (0..n).map(|_| Best::new(keep)).collect();
         for start in (0..n).step_by(2) {
             let r = start..(start + 2).min(n);
-            let tile: Vec<f64> =
-                r.clone().flat_map(|i| (start..n).map(move |j| value(i, j))).collect();
+            let tile: Vec<f64> = r
+                .clone()
+                .flat_map(|i| (start..n).map(move |j| value(i, j)))
+                .collect();
             let (above, below) = best[start..].split_at_mut(r.len());
             offer_rows(above, &tile, start);
             offer_columns(below, &tile, r);

@@ -116,14 +116,23 @@ impl Features {
         });
         drop(rows);
         let centred = x.clone() - beside(mean, [1, d], &x);
-        let mut new = Self { centred, diagonal, gram: None, own: 0.0 };
+        let mut new = Self {
+            centred,
+            diagonal,
+            gram: None,
+            own: 0.0,
+        };
         let own = new.own_product::<T>(n < d).await?;
         new.own = hsic(own, &new.diagonal, &new.diagonal, estimator);
         let floor = 64.0 * T::EPSILON * own;
         match new.own > floor {
             true => Ok(new),
-            false if own == 0.0 => Err(Error::Undefined { why: "all its rows are equal" }),
-            false => Err(Error::Undefined { why: "its unbiased HSIC with itself is not positive" }),
+            false if own == 0.0 => Err(Error::Undefined {
+                why: "all its rows are equal",
+            }),
+            false => Err(Error::Undefined {
+                why: "its unbiased HSIC with itself is not positive",
+            }),
         }
     }
 
@@ -157,8 +166,7 @@ fn hsic(product: f64, k: &[f64], l: &[f64], estimator: Estimator) -> f64 {
     }
     let n = k.len() as f64;
     let (total_k, total_l) = (sum(k.len(), |i| k[i]), sum(l.len(), |i| l[i]));
-    product - n / (n - 2.0) * diagonal_product(k, l)
-        + total_k * total_l / ((n - 1.0) * (n - 2.0))
+    product - n / (n - 2.0) * diagonal_product(k, l) + total_k * total_l / ((n - 1.0) * (n - 2.0))
 }
 
 fn diagonal_product(k: &[f64], l: &[f64]) -> f64 {
@@ -197,7 +205,9 @@ async fn square_of_self<T: Real>(x: &Tensor<2>) -> Result<f64, device::Error> {
         let columns = x.clone().narrow(1, start, rows);
         let product = device::read::<T, 2>(columns.transpose().matmul(right)).await?;
         let square = |i: usize| product[i].wide() * product[i].wide();
-        let own: f64 = (0..rows).map(|r| sum_range(r * width..r * width + rows, square)).sum();
+        let own: f64 = (0..rows)
+            .map(|r| sum_range(r * width..r * width + rows, square))
+            .sum();
         total += 2.0 * sum(product.len(), square) - own;
     }
     Ok(total)

@@ -28,7 +28,10 @@ impl Groups {
             members[group as usize].push(i as u32);
             group
         });
-        Self { of: of.collect(), members }
+        Self {
+            of: of.collect(),
+            members,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -64,8 +67,16 @@ impl Groups {
         if self.all_distinct() {
             return rows;
         }
-        let values = self.firsts().flat_map(|i| rows.row(i as usize)).copied().collect();
-        Rows { values, n: self.len(), d: rows.d }
+        let values = self
+            .firsts()
+            .flat_map(|i| rows.row(i as usize))
+            .copied()
+            .collect();
+        Rows {
+            values,
+            n: self.len(),
+            d: rows.d,
+        }
     }
 
     /// The strict upper triangle over all rows, from that over the groups. Two rows of group `g` have

@@ -106,9 +106,17 @@ impl<T: Real> Rows<T> {
             return Ok(());
         };
         let from = chunk * CHUNK * self.d;
-        let at = from + self.values[from..].iter().position(|v| !finite(v)).expect("a bad value");
+        let at = from
+            + self.values[from..]
+                .iter()
+                .position(|v| !finite(v))
+                .expect("a bad value");
         let value = self.values[at].wide();
-        Err(Error::NotFinite { row: at / self.d, column: at % self.d, value })
+        Err(Error::NotFinite {
+            row: at / self.d,
+            column: at % self.d,
+            value,
+        })
     }
 
     fn largest(&self) -> f64 {
@@ -116,7 +124,9 @@ impl<T: Real> Rows<T> {
             let part = &self.values[r.start * self.d..r.end * self.d];
             part.iter().fold(0.0f64, |m, v| m.max(v.wide().abs()))
         };
-        map_chunks(self.n, CHUNK, part).into_iter().fold(0.0, f64::max)
+        map_chunks(self.n, CHUNK, part)
+            .into_iter()
+            .fold(0.0, f64::max)
     }
 
     pub(super) fn row(&self, i: usize) -> &[T] {
@@ -147,7 +157,10 @@ impl<T: Real> Rows<T> {
     /// `f(row)` for each row.
     pub(super) fn map<R: Send>(&self, f: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
         let part = |r: Range<usize>| r.map(|i| f(self.row(i))).collect::<Vec<_>>();
-        map_chunks(self.n, CHUNK, part).into_iter().flatten().collect()
+        map_chunks(self.n, CHUNK, part)
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 
@@ -174,7 +187,10 @@ pub(super) fn map_chunks<R: Send>(
     #[cfg(not(target_family = "wasm"))]
     {
         use rayon::prelude::*;
-        (0..n.div_ceil(size)).into_par_iter().map(|c| f(range(c))).collect()
+        (0..n.div_ceil(size))
+            .into_par_iter()
+            .map(|c| f(range(c)))
+            .collect()
     }
     #[cfg(target_family = "wasm")]
     (0..n.div_ceil(size)).map(|c| f(range(c))).collect()
@@ -189,10 +205,16 @@ pub(super) fn chunks_mut<V: Send>(
     #[cfg(not(target_family = "wasm"))]
     {
         use rayon::prelude::*;
-        values.par_chunks_mut(size).enumerate().for_each(|(c, chunk)| f(c, chunk));
+        values
+            .par_chunks_mut(size)
+            .enumerate()
+            .for_each(|(c, chunk)| f(c, chunk));
     }
     #[cfg(target_family = "wasm")]
-    values.chunks_mut(size).enumerate().for_each(|(c, chunk)| f(c, chunk));
+    values
+        .chunks_mut(size)
+        .enumerate()
+        .for_each(|(c, chunk)| f(c, chunk));
 }
 
 /// How many parts a pass over a large vector is worth splitting into. Results never depend on it.
@@ -205,7 +227,9 @@ pub(super) fn workers() -> usize {
 
 /// Sum of `f(i)` over `0..n` in f64, eight lanes and fixed chunks: the same on any number of threads.
 pub(super) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync + Send) -> f64 {
-    map_chunks(n, 1 << 15, |r| sum_range(r, &f)).into_iter().sum()
+    map_chunks(n, 1 << 15, |r| sum_range(r, &f))
+        .into_iter()
+        .sum()
 }
 
 /// Dot product in f64, for long vectors.

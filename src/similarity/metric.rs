@@ -96,9 +96,10 @@ impl fmt::Display for Metric {
         match self {
             Self::LinearCka(Estimator::Unbiased) => f.write_str("linear_cka[unbiased]"),
             Self::LinearCka(Estimator::Biased) => f.write_str("linear_cka[biased]"),
-            Self::Rsa { rdm: Rdm::Correlation, by: Comparator::Spearman } => {
-                f.write_str("rsa[rdm=correlation,by=spearman]")
-            }
+            Self::Rsa {
+                rdm: Rdm::Correlation,
+                by: Comparator::Spearman,
+            } => f.write_str("rsa[rdm=correlation,by=spearman]"),
             Self::MutualKnn { k, by } => {
                 let by = match by {
                     Nearness::Cosine => "cosine",
@@ -115,7 +116,9 @@ impl FromStr for Metric {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text.trim()).ok_or_else(|| Error::UnknownMetric { given: text.to_owned() })
+        parse(text.trim()).ok_or_else(|| Error::UnknownMetric {
+            given: text.to_owned(),
+        })
     }
 }
 
@@ -136,7 +139,9 @@ fn parse(text: &str) -> Option<Metric> {
             by: options.choose("by", &[("spearman", Comparator::Spearman)])?,
         },
         "mutual_knn" => Metric::MutualKnn {
-            k: options.value("k").map_or(Some(10), |k| k.parse().ok().filter(|&k| k > 0))?,
+            k: options
+                .value("k")
+                .map_or(Some(10), |k| k.parse().ok().filter(|&k| k > 0))?,
             by: options.choose(
                 "by",
                 &[
@@ -156,7 +161,12 @@ struct Options<'a>(Vec<&'a str>);
 
 impl<'a> Options<'a> {
     fn new(text: &'a str) -> Self {
-        Self(text.split(',').map(str::trim).filter(|o| !o.is_empty()).collect())
+        Self(
+            text.split(',')
+                .map(str::trim)
+                .filter(|o| !o.is_empty())
+                .collect(),
+        )
     }
 
     fn bare(&mut self) -> Option<&'a str> {
@@ -171,7 +181,9 @@ impl<'a> Options<'a> {
 
     /// The named choice; the first if the option is absent; none if the name is not among them.
     fn choose<C: Copy>(&mut self, key: &str, choices: &[(&str, C)]) -> Option<C> {
-        let Some(name) = self.value(key) else { return Some(choices[0].1) };
+        let Some(name) = self.value(key) else {
+            return Some(choices[0].1);
+        };
         choices.iter().find(|c| c.0 == name).map(|c| c.1)
     }
 }

@@ -113,9 +113,10 @@ impl Error {
     /// Says which representation a failure belongs to.
     fn at(self, place: &str) -> Self {
         match self {
-            Self::NotFinite { .. } | Self::Undefined { .. } => {
-                Self::At { place: place.to_owned(), source: Box::new(self) }
-            }
+            Self::NotFinite { .. } | Self::Undefined { .. } => Self::At {
+                place: place.to_owned(),
+                source: Box::new(self),
+            },
             other => other,
         }
     }

@@ -97,8 +97,7 @@ impl Lists {
         let k = self.k;
         let rows = self.neighbours.len() / k;
         let row = |i: usize| i * k..(i + 1) * k;
-        let common =
-            |i: usize| common(&self.neighbours[row(i)], &other.neighbours[row(i)]) as f64;
+        let common = |i: usize| common(&self.neighbours[row(i)], &other.neighbours[row(i)]) as f64;
         sum(rows, common) / (rows * k) as f64
     }
 }
@@ -121,7 +120,9 @@ async fn neighbours<T: Real>(x: &Tensor<2>, k: usize, by: Nearness) -> Result<Ve
     let space = Space::new(groups.distinct(x), groups.distinct_rows(rows), by);
     let best = space.candidates(k + SPARE).await?;
     let mut lists = vec![0; groups.of.len() * k];
-    chunks_mut(&mut lists, k, |i, list| space.settle(i, &groups, &best, list));
+    chunks_mut(&mut lists, k, |i, list| {
+        space.settle(i, &groups, &best, list)
+    });
     Ok(lists)
 }
 
@@ -160,7 +161,13 @@ impl<T: Real> Space<T> {
                 (x.clone() * beside::<T>(column, [n, 1], &x), weight, 1.0)
             }
         };
-        Self { by, z, rows, weight, longest }
+        Self {
+            by,
+            z,
+            rows,
+            weight,
+            longest,
+        }
     }
 
     /// The `keep` nearest of each row by the device's products, tile by tile. A tile reaches from
@@ -192,7 +199,9 @@ impl<T: Real> Space<T> {
             && found[k - 1].0.wide() - found[k].0.wide() > self.rounding()
             && found[..k].iter().all(|f| groups.is_single(f.1));
         if clear {
-            list.iter_mut().zip(found).for_each(|(l, f)| *l = groups.members[f.1 as usize][0]);
+            list.iter_mut()
+                .zip(found)
+                .for_each(|(l, f)| *l = groups.members[f.1 as usize][0]);
         } else {
             let near = found.iter().map(|f| f.1).chain([own]);
             let mut exact: Vec<(f64, u32)> = near

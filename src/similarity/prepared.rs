@@ -63,7 +63,11 @@ impl Prepared {
             Metric::Rsa { rdm, by } => Kept::Ranks(Ranks::prepare(x, rdm, by).await?),
             Metric::MutualKnn { k, by } => Kept::Lists(Lists::prepare(x, k, by).await?),
         };
-        Ok(Self { metric, shape, kept })
+        Ok(Self {
+            metric,
+            shape,
+            kept,
+        })
     }
 
     /// The metric of two prepared representations.
@@ -88,7 +92,10 @@ impl Prepared {
         check_pair(self.shape, other.shape)?;
         match (self.metric, &self.kept, &other.kept) {
             _ if self.metric != other.metric => {
-                panic!("Prepared::compare: prepared for {} and {}", self.metric, other.metric)
+                panic!(
+                    "Prepared::compare: prepared for {} and {}",
+                    self.metric, other.metric
+                )
             }
             (Metric::LinearCka(estimator), Kept::Features(a), Kept::Features(b)) => {
                 a.compare(b, estimator).await
@@ -103,7 +110,9 @@ impl Prepared {
     pub(super) async fn pair(x: &Tensor<2>, y: &Tensor<2>, metric: Metric) -> Result<f64, Error> {
         check_pair(x.dims(), y.dims())?;
         let x = Self::new_async(x, metric).await.map_err(|e| e.at("left"))?;
-        let y = Self::new_async(y, metric).await.map_err(|e| e.at("right"))?;
+        let y = Self::new_async(y, metric)
+            .await
+            .map_err(|e| e.at("right"))?;
         x.compare_async(&y).await
     }
 }
@@ -118,16 +127,24 @@ fn check_pair(left: [usize; 2], right: [usize; 2]) -> Result<(), Error> {
 fn check_shape([rows, columns]: [usize; 2], metric: Metric) -> Result<(), Error> {
     let needed = metric.fewest_rows();
     if let Metric::MutualKnn { k: 0, .. } = metric {
-        return Err(Error::UnknownMetric { given: metric.to_string() });
+        return Err(Error::UnknownMetric {
+            given: metric.to_string(),
+        });
     }
     if rows < needed {
-        return Err(Error::TooFewRows { metric, rows, needed });
+        return Err(Error::TooFewRows {
+            metric,
+            rows,
+            needed,
+        });
     }
     if let Some(most) = metric.most_rows().filter(|&most| rows > most) {
         return Err(Error::TooManyRows { metric, rows, most });
     }
     if columns == 0 {
-        return Err(Error::Undefined { why: "it has no columns" });
+        return Err(Error::Undefined {
+            why: "it has no columns",
+        });
     }
     Ok(())
 }
@@ -183,9 +200,15 @@ pub async fn matrix_async(
 ) -> Result<Vec<Vec<f64>>, Error> {
     let same = std::ptr::eq(left, right);
     let first = left.iter().chain(right).next().map_or([0, 0], Tensor::dims);
-    left.iter().chain(right).try_for_each(|x| check_pair(first, x.dims()))?;
+    left.iter()
+        .chain(right)
+        .try_for_each(|x| check_pair(first, x.dims()))?;
     let (k, l) = (left.len(), right.len());
-    let total = if same { k + k * (k + 1) / 2 } else { k + l + k * l };
+    let total = if same {
+        k + k * (k + 1) / 2
+    } else {
+        k + l + k * l
+    };
     let mut done = 0;
     let mut step = || {
         done += 1;
@@ -194,7 +217,9 @@ pub async fn matrix_async(
 
     let mut rows = Vec::with_capacity(k);
     for (i, x) in left.iter().enumerate() {
-        let row = Prepared::new_async(x, metric).await.map_err(|e| e.at(&format!("left {i}")))?;
+        let row = Prepared::new_async(x, metric)
+            .await
+            .map_err(|e| e.at(&format!("left {i}")))?;
         rows.push(row);
         step();
     }
@@ -208,8 +233,9 @@ pub async fn matrix_async(
             }
             continue;
         }
-        let column =
-            Prepared::new_async(y, metric).await.map_err(|e| e.at(&format!("right {j}")))?;
+        let column = Prepared::new_async(y, metric)
+            .await
+            .map_err(|e| e.at(&format!("right {j}")))?;
         step();
         for (i, row) in rows.iter().enumerate() {
             table[i][j] = row.compare_async(&column).await?;

@@ -38,7 +38,11 @@ impl Ranked for f64 {
 /// Bits that sort as the value does: flip the sign bit of positives and every bit of negatives.
 fn key(value: f32) -> u32 {
     let bits = (value + 0.0).to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+    if bits >> 31 == 1 {
+        !bits
+    } else {
+        bits | 1 << 31
+    }
 }
 
 /// Sorts by the upper half of each item, least significant digit first. Passes in which every key
@@ -59,7 +63,9 @@ fn scatter(from: &[AtomicU64], to: &[AtomicU64], shift: u32) -> bool {
     let part = from.len().div_ceil(workers()).max(1);
     let mut counts = map_chunks(from.len(), part, |r| {
         let mut count = vec![0u32; DIGITS];
-        from[r].iter().for_each(|item| count[digit(item.load(Relaxed))] += 1);
+        from[r]
+            .iter()
+            .for_each(|item| count[digit(item.load(Relaxed))] += 1);
         count
     });
     let total = |d: usize| counts.iter().map(|c| c[d] as usize).sum::<usize>();
@@ -118,7 +124,10 @@ mod tests {
     fn plain(values: &[f64]) -> Vec<u32> {
         let below = |v: &f64| values.iter().filter(|w| *w < v).count();
         let equal = |v: &f64| values.iter().filter(|w| *w == v).count();
-        values.iter().map(|v| (2 * below(v) + equal(v) + 1) as u32).collect()
+        values
+            .iter()
+            .map(|v| (2 * below(v) + equal(v) + 1) as u32)
+            .collect()
     }
 
     #[test]

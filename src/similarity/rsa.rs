@@ -105,7 +105,9 @@ impl Ranks {
         let own = covariance(&doubled, &doubled);
         match own > 0.0 {
             true => Ok(Self { doubled, own }),
-            false => Err(Error::Undefined { why: "all its dissimilarities are equal" }),
+            false => Err(Error::Undefined {
+                why: "all its dissimilarities are equal",
+            }),
         }
     }
 
@@ -117,7 +119,9 @@ impl Ranks {
 /// Sum of products about the mean, which is `len + 1` for doubled ranks with or without ties.
 fn covariance(a: &[u32], b: &[u32]) -> f64 {
     let mean = a.len() as f64 + 1.0;
-    sum(a.len(), |i| (f64::from(a[i]) - mean) * (f64::from(b[i]) - mean))
+    sum(a.len(), |i| {
+        (f64::from(a[i]) - mean) * (f64::from(b[i]) - mean)
+    })
 }
 
 /// Equal rows are taken once, so that the pairs they make tie whatever the device's rounding.
@@ -127,7 +131,13 @@ async fn ranked_correlations<T: Ranked>(x: &Tensor<2>) -> Result<Vec<u32>, Error
     let rows = groups.distinct_rows(rows);
     let (mean, inverse): (Vec<T>, Vec<T>) = rows.map(mean_and_inverse_length).into_iter().unzip();
     drop(rows);
-    let own = |g: usize| if inverse[g] > T::default() { T::rounded(1.0) } else { T::default() };
+    let own = |g: usize| {
+        if inverse[g] > T::default() {
+            T::rounded(1.0)
+        } else {
+            T::default()
+        }
+    };
     let standard = standardised(groups.distinct(x), &mean, &inverse);
     let upper = upper_triangle::<T>(&standard).await?;
     drop(standard);

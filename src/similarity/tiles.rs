@@ -16,7 +16,9 @@ const ROWS: usize = 512;
 /// Row ranges of the tiles of an `n`-column product, in order.
 pub(super) fn tiles(n: usize) -> impl Iterator<Item = Range<usize>> {
     let rows = (TILE / n.max(1)).clamp(16, ROWS);
-    (0..n).step_by(rows).map(move |start| start..(start + rows).min(n))
+    (0..n)
+        .step_by(rows)
+        .map(move |start| start..(start + rows).min(n))
 }
 
 /// Rows `r` of `z zᵀ`, from column `r.start` on: `[r.len(), n - r.start]`.
