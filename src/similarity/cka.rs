@@ -20,7 +20,7 @@ use super::tiles::upper_triangle;
 use super::{Error, Metric, Prepared};
 use crate::device::{self, block_on};
 
-/// Columns of one block of a `Xᵀ X`; blocks below the diagonal are not computed.
+/// Most columns of one block of a `Xᵀ X`; blocks below the diagonal are not computed.
 const BLOCK: usize = 256;
 
 /// Most values of one block of a `Xᵀ Y`: 16 MiB in f32.
@@ -198,9 +198,10 @@ async fn square_of_pair_as<T: Real>(x: &Tensor<2>, y: &Tensor<2>) -> Result<f64,
 async fn square_of_self<T: Real>(x: &Tensor<2>) -> Result<f64, device::Error> {
     let d = x.dims()[1];
     let mut total = 0.0;
-    for start in (0..d).step_by(BLOCK) {
+    let block = (PRODUCT / d).clamp(16, BLOCK);
+    for start in (0..d).step_by(block) {
         let width = d - start;
-        let rows = BLOCK.min(width);
+        let rows = block.min(width);
         let right = x.clone().narrow(1, start, width);
         let columns = x.clone().narrow(1, start, rows);
         let product = device::read::<T, 2>(columns.transpose().matmul(right)).await?;

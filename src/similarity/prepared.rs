@@ -36,7 +36,7 @@ pub struct Prepared {
 
 #[derive(Clone, Debug)]
 enum Kept {
-    Features(Features),
+    Features(Box<Features>),
     Ranks(Ranks),
     Lists(Lists),
 }
@@ -59,7 +59,9 @@ impl Prepared {
         let shape = x.dims();
         check_shape(shape, metric)?;
         let kept = match metric {
-            Metric::LinearCka(estimator) => Kept::Features(Features::prepare(x, estimator).await?),
+            Metric::LinearCka(estimator) => {
+                Kept::Features(Box::new(Features::prepare(x, estimator).await?))
+            }
             Metric::Rsa { rdm, by } => Kept::Ranks(Ranks::prepare(x, rdm, by).await?),
             Metric::MutualKnn { k, by } => Kept::Lists(Lists::prepare(x, k, by).await?),
         };

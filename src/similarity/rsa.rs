@@ -46,7 +46,7 @@ pub(super) const MOST_ROWS: usize = 65_536;
 /// # Cost
 /// `n² (dx + dy) / 2` multiply-adds and a radix sort of `n (n - 1) / 2` keys per side. Memory per
 /// side: a standardised copy on the device, one 16 MiB tile, 4 bytes a pair for the ranks; while
-/// ranking up to 20 bytes a pair (f64: 24), so 250 MB at n = 5,000.
+/// ranking up to 16 bytes a pair (f64: 24), so 200 MB at n = 5,000.
 ///
 /// # Source
 /// Kriegeskorte, Mur & Bandettini 2008, "Representational similarity analysis". The ranks are those
