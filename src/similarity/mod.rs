@@ -1,1 +1,123 @@
-//! similarity.
+//! How alike are two representations of the same inputs?
+//!
+//! A representation is a matrix `[n, d]`: `n` inputs (rows), the same and in the same order on both
+//! sides, by `d` features. The widths may differ.
+//!
+//! | metric | sees | blind to |
+//! |---|---|---|
+//! | [`linear_cka`] | directions of large variance | rotation, one scale, shift |
+//! | [`rsa`] | the order of all pairwise dissimilarities | shift and scale of each row |
+//! | [`mutual_knn`] | who is nearest to whom | everything far away; rotation, scale |
+//!
+//! [`Metric`] names them in text, [`matrix`] compares many layers, [`Prepared`] keeps what one
+//! representation needs so that `K` layers cost `K` preparations and not `K²`.
+//!
+//! # Numbers
+//! Products run on the tensor's device in its precision: f64 tensors in f64, all others in f32. Rows
+//! are read back once per representation to check them and to take means and lengths in f64; sums
+//! over products, pairs and ranks are f64 on the host, in fixed chunks, so that the result does not
+//! depend on the number of threads. Features are centred before any product. Representations whose
+//! largest value lies outside 1e-10 to 1e10 are scaled by a power of two, which no metric here sees.
+//!
+//! # What is an error
+//! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
+//! the metric is 0 / 0 ([`Error::Undefined`]). None of these ever comes back as a number.
+
+mod best;
+mod cka;
+mod groups;
+mod host;
+mod metric;
+mod neighbours;
+mod prepared;
+mod rank;
+mod rsa;
+mod tiles;
+
+pub use cka::{Estimator, linear_cka, linear_cka_async};
+pub use metric::Metric;
+pub use neighbours::{Nearness, mutual_knn, mutual_knn_async};
+pub use prepared::{Prepared, matrix, matrix_async};
+pub use rsa::{Comparator, Rdm, rsa, rsa_async};
+
+use crate::device;
+
+/// Why two representations could not be compared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The two sides have different numbers of rows.
+    #[error("rows must pair up: left is {left:?}, right is {right:?} ([rows, columns])")]
+    RowsDiffer {
+        /// Shape of one side.
+        left: [usize; 2],
+        /// Shape of the other.
+        right: [usize; 2],
+    },
+    /// The metric means nothing on so few rows.
+    #[error("{metric} needs at least {needed} rows, got {rows}")]
+    TooFewRows {
+        /// The metric.
+        metric: Metric,
+        /// Rows given.
+        rows: usize,
+        /// Rows needed.
+        needed: usize,
+    },
+    /// More rows than the metric can count.
+    #[error("{metric} takes at most {most} rows, got {rows}")]
+    TooManyRows {
+        /// The metric.
+        metric: Metric,
+        /// Rows given.
+        rows: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// A value that is NaN or infinite; the first in row order.
+    #[error("row {row}, column {column} is {value}")]
+    NotFinite {
+        /// Row of the value, from 0.
+        row: usize,
+        /// Column of the value, from 0.
+        column: usize,
+        /// The value.
+        value: f64,
+    },
+    /// The metric has no value for this representation.
+    #[error("the metric is undefined for this representation: {why}")]
+    Undefined {
+        /// The reason.
+        why: &'static str,
+    },
+    /// One of several representations failed.
+    #[error("{place} representation: {source}")]
+    At {
+        /// Which one: "left", "right", or with its place in a table, "left 3".
+        place: String,
+        /// What happened to it.
+        source: Box<Error>,
+    },
+    /// A name or option that no metric has.
+    #[error("unknown metric `{given}`; known: {}", Metric::NAMES)]
+    UnknownMetric {
+        /// The text as given.
+        given: String,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+}
+
+impl Error {
+    /// Says which representation a failure belongs to.
+    fn at(self, place: &str) -> Self {
+        match self {
+            Self::NotFinite { .. } | Self::Undefined { .. } => Self::At {
+                place: place.to_owned(),
+                source: Box::new(self),
+            },
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Linear centred kernel alignment (CKA).
+//!
+//! With `K = Xc Xcᵀ` and `L = Yc Ycᵀ` of the column-centred features, CKA is
+//! `HSIC(K, L) / √(HSIC(K, K) · HSIC(L, L))`. Everything an HSIC of linear kernels needs is the
+//! scalar `⟨K, L⟩` and the diagonals of `K` and `L`:
+//!
+//! - `⟨K, L⟩ = ‖Xcᵀ Yc‖²` (feature form, `n·d²`), taken unless both sides have more columns than
+//!   rows; then the sum over the Gram matrices themselves (`n²·d`). The two agree to rounding.
+//! - the biased estimator is `⟨K, L⟩` itself (its scale cancels);
+//! - the unbiased one is `⟨K, L⟩ - n/(n-2) Σ kᵢᵢ lᵢᵢ + Σ kᵢᵢ Σ lᵢᵢ / ((n-1)(n-2))`, which is
+//!   Song et al.'s for centred features.
+//!
+//! Features are centred before any product, so a constant added to a column changes nothing.
+//! Products run on the device; their squares are summed in f64 on the host.
+
+use burn::tensor::{DType, FloatDType, Tensor};
+
+use super::host::{Real, Rows, Values, beside, sum, sum_range, working};
+use super::tiles::upper_triangle;
+use super::{Error, Metric, Prepared};
+use crate::device::{self, block_on};
+
+/// Most columns of one block of a `Xᵀ X`; blocks below the diagonal are not computed.
+const BLOCK: usize = 256;
+
+/// Most values of one block of a `Xᵀ Y`: 16 MiB in f32.
+const PRODUCT: usize = 1 << 22;
+
+/// Which estimator of HSIC a CKA is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Estimator {
+    /// Gretton et al. 2005, as in Kornblith et al. 2019. Grows with `d / n` even for independent data.
+    Biased,
+    /// Song et al. 2012, equation 5 (also called debiased). Near 0 for independent data; may be negative.
+    Unbiased,
+}
+
+/// Linear CKA of two representations of the same rows.
+///
+/// `x` is `[n, dx]`, `y` is `[n, dy]`; the result has no unit, 1 for equal representations.
+/// Unchanged by rotation, permutation, one scale and a shift of either side; not by scaling single
+/// columns. Constant columns count for nothing. The result is not clamped.
+///
+/// # Errors
+/// Different row counts; fewer than 2 rows (biased) or 4 (unbiased); a NaN or infinity; a
+/// representation whose rows are all equal, or whose unbiased self-HSIC is not above rounding
+/// ([`Error::Undefined`]); the device failing.
+///
+/// # Cost
+/// `n (dx² / 2 + dx dy + dy² / 2)` multiply-adds, or `n² (dx + dy) / 2` when `n` is below both
+/// widths. Memory: a centred copy of each side, one 16 MiB block, and with `n < d` half an `n × n`
+/// matrix; never `n × n` otherwise.
+///
+/// # Source
+/// Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited", equation 4;
+/// Song et al. 2012, "Feature Selection via Dependence Maximization", equation 5. The unbiased form
+/// is used in all three places, as Nguyen et al. 2021 do.
+///
+/// # Example
+/// ```
+/// use inscape::{Device, similarity::{Estimator, linear_cka}};
+/// use burn::tensor::Tensor;
+///
+/// # fn main() -> Result<(), inscape::similarity::Error> {
+/// let cpu = Device::cpu();
+/// let x = Tensor::<2>::from_data([[0., 1.], [1., 0.], [2., 3.], [4., 1.], [0., 5.]], cpu.tensor());
+/// let y = x.clone() * 3.0 + 100.0;
+/// assert!((linear_cka(&x, &y, Estimator::Unbiased)? - 1.0).abs() < 1e-5);
+/// # Ok(())
+/// # }
+/// ```
+pub fn linear_cka(x: &Tensor<2>, y: &Tensor<2>, estimator: Estimator) -> Result<f64, Error> {
+    block_on(linear_cka_async(x, y, estimator))
+}
+
+/// [`linear_cka`] without blocking.
+///
+/// # Errors
+/// As [`linear_cka`].
+pub async fn linear_cka_async(
+    x: &Tensor<2>,
+    y: &Tensor<2>,
+    estimator: Estimator,
+) -> Result<f64, Error> {
+    Prepared::pair(x, y, Metric::LinearCka(estimator)).await
+}
+
+/// What linear CKA keeps of one representation.
+#[derive(Clone, Debug)]
+pub(super) struct Features {
+    /// Column-centred, `[n, d]`, on the device.
+    centred: Tensor<2>,
+    /// Squared length of each centred row: the diagonal of the Gram matrix.
+    diagonal: Vec<f64>,
+    /// Strict upper triangle of the Gram matrix, kept when `n < d`.
+    gram: Option<Values>,
+    /// HSIC with itself, up to the scale that cancels.
+    own: f64,
+}
+
+impl Features {
+    pub(super) async fn prepare(x: &Tensor<2>, estimator: Estimator) -> Result<Self, Error> {
+        match x.dtype() {
+            DType::F64 => Self::prepare_as::<f64>(x, estimator).await,
+            _ => Self::prepare_as::<f32>(&working(x), estimator).await,
+        }
+    }
+
+    async fn prepare_as<T: Real>(x: &Tensor<2>, estimator: Estimator) -> Result<Self, Error> {
+        let [n, d] = x.dims();
+        let (x, rows) = Rows::<T>::read(x.clone()).await?;
+        let mean = rows.column_means();
+        let diagonal = rows.map(|row| {
+            let centred = |j: usize| (row[j] - mean[j]).wide();
+            sum_range(0..d, |j| centred(j) * centred(j))
+        });
+        drop(rows);
+        let centred = x.clone() - beside(mean, [1, d], &x);
+        let mut new = Self {
+            centred,
+            diagonal,
+            gram: None,
+            own: 0.0,
+        };
+        let own = new.own_product::<T>(n < d).await?;
+        new.own = hsic(own, &new.diagonal, &new.diagonal, estimator);
+        let floor = 64.0 * T::EPSILON * own;
+        match new.own > floor {
+            true => Ok(new),
+            false if own == 0.0 => Err(Error::Undefined {
+                why: "all its rows are equal",
+            }),
+            false => Err(Error::Undefined {
+                why: "its unbiased HSIC with itself is not positive",
+            }),
+        }
+    }
+
+    /// `⟨K, K⟩`, through the Gram matrix (which is then kept) or through `Xcᵀ Xc`.
+    async fn own_product<T: Real>(&mut self, through_gram: bool) -> Result<f64, Error> {
+        if !through_gram {
+            return Ok(square_of_self::<T>(&self.centred).await?);
+        }
+        let gram = T::store(upper_triangle::<T>(&self.centred).await?);
+        let product = 2.0 * gram.dot(&gram) + diagonal_product(&self.diagonal, &self.diagonal);
+        self.gram = Some(gram);
+        Ok(product)
+    }
+
+    pub(super) async fn compare(&self, other: &Self, estimator: Estimator) -> Result<f64, Error> {
+        let product = match (&self.gram, &other.gram) {
+            (Some(k), Some(l)) => {
+                2.0 * k.dot(l) + diagonal_product(&self.diagonal, &other.diagonal)
+            }
+            _ => square_of_pair(&self.centred, &other.centred).await?,
+        };
+        let hsic = hsic(product, &self.diagonal, &other.diagonal, estimator);
+        Ok(hsic / self.own.sqrt() / other.own.sqrt())
+    }
+}
+
+/// HSIC of two linear kernels of centred features, up to the scale that cancels in CKA.
+fn hsic(product: f64, k: &[f64], l: &[f64], estimator: Estimator) -> f64 {
+    if estimator == Estimator::Biased {
+        return product;
+    }
+    let n = k.len() as f64;
+    let (total_k, total_l) = (sum(k.len(), |i| k[i]), sum(l.len(), |i| l[i]));
+    product - n / (n - 2.0) * diagonal_product(k, l) + total_k * total_l / ((n - 1.0) * (n - 2.0))
+}
+
+fn diagonal_product(k: &[f64], l: &[f64]) -> f64 {
+    sum(k.len(), |i| k[i] * l[i])
+}
+
+/// `‖xᵀ y‖²`, in blocks of columns of `x`.
+async fn square_of_pair(x: &Tensor<2>, y: &Tensor<2>) -> Result<f64, device::Error> {
+    if x.dtype() == DType::F64 || y.dtype() == DType::F64 {
+        let wide = |t: &Tensor<2>| t.clone().cast(FloatDType::F64);
+        return square_of_pair_as::<f64>(&wide(x), &wide(y)).await;
+    }
+    square_of_pair_as::<f32>(x, y).await
+}
+
+async fn square_of_pair_as<T: Real>(x: &Tensor<2>, y: &Tensor<2>) -> Result<f64, device::Error> {
+    let (dx, dy) = (x.dims()[1], y.dims()[1]);
+    let block = (PRODUCT / dy).clamp(16, dx.max(16));
+    let mut total = 0.0;
+    for start in (0..dx).step_by(block) {
+        let columns = x.clone().narrow(1, start, block.min(dx - start));
+        let product = device::read::<T, 2>(columns.transpose().matmul(y.clone())).await?;
+        total += sum(product.len(), |i| product[i].wide() * product[i].wide());
+    }
+    Ok(total)
+}
+
+/// `‖xᵀ x‖²`, in blocks of columns; only blocks on and right of the diagonal are computed.
+async fn square_of_self<T: Real>(x: &Tensor<2>) -> Result<f64, device::Error> {
+    let d = x.dims()[1];
+    let mut total = 0.0;
+    let block = (PRODUCT / d).clamp(16, BLOCK);
+    for start in (0..d).step_by(block) {
+        let width = d - start;
+        let rows = block.min(width);
+        let right = x.clone().narrow(1, start, width);
+        let columns = x.clone().narrow(1, start, rows);
+        let product = device::read::<T, 2>(columns.transpose().matmul(right)).await?;
+        let square = |i: usize| product[i].wide() * product[i].wide();
+        let own: f64 = (0..rows)
+            .map(|r| sum_range(r * width..r * width + rows, square))
+            .sum();
+        total += 2.0 * sum(product.len(), square) - own;
+    }
+    Ok(total)
+}

@@ -1,0 +1,251 @@
+//! The host side of the metrics: reading rows back, checking them, and long sums in f64.
+
+use std::ops::{Add, Mul, Range, Sub};
+
+use burn::tensor::{DType, Element, FloatDType, Tensor, TensorData};
+
+use super::Error;
+use crate::device;
+
+/// Rows of a host pass that are summed together before the partial sums are added in order.
+const CHUNK: usize = 256;
+
+/// The element a metric is computed in: f64 tensors stay f64, everything else is f32.
+pub(super) trait Real:
+    Element + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self>
+{
+    /// Spacing of the numbers just above 1.
+    const EPSILON: f64;
+    /// Smaller than every finite value.
+    const LOWEST: Self;
+    fn wide(self) -> f64;
+    fn rounded(value: f64) -> Self;
+    /// Moves values behind the type, for a cache that holds either precision.
+    fn store(values: Vec<Self>) -> Values;
+}
+
+impl Real for f32 {
+    const EPSILON: f64 = f32::EPSILON as f64;
+    const LOWEST: Self = f32::NEG_INFINITY;
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+    fn rounded(value: f64) -> Self {
+        value as f32
+    }
+    fn store(values: Vec<Self>) -> Values {
+        Values::F32(values)
+    }
+}
+
+impl Real for f64 {
+    const EPSILON: f64 = f64::EPSILON;
+    const LOWEST: Self = f64::NEG_INFINITY;
+    fn wide(self) -> f64 {
+        self
+    }
+    fn rounded(value: f64) -> Self {
+        value
+    }
+    fn store(values: Vec<Self>) -> Values {
+        Values::F64(values)
+    }
+}
+
+/// Cached numbers in the precision they were computed in.
+#[derive(Clone, Debug)]
+pub(super) enum Values {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+impl Values {
+    /// Dot product in f64, whichever precisions meet.
+    pub(super) fn dot(&self, other: &Self) -> f64 {
+        match (self, other) {
+            (Self::F32(a), Self::F32(b)) => dot(a, b),
+            (Self::F32(a), Self::F64(b)) => dot(a, b),
+            (Self::F64(a), Self::F32(b)) => dot(a, b),
+            (Self::F64(a), Self::F64(b)) => dot(a, b),
+        }
+    }
+}
+
+/// One representation read back: `n` rows of `d` finite values, row-major.
+pub(super) struct Rows<T> {
+    pub(super) values: Vec<T>,
+    pub(super) n: usize,
+    pub(super) d: usize,
+}
+
+impl<T: Real> Rows<T> {
+    /// Reads `x` back and checks it. If its largest value lies where squares could overflow or
+    /// vanish, both the rows and the tensor are scaled by a power of two, which no metric here sees.
+    pub(super) async fn read(x: Tensor<2>) -> Result<(Tensor<2>, Self), Error> {
+        let [n, d] = x.dims();
+        let values = device::read::<T, 2>(x.clone()).await?;
+        let mut rows = Self { values, n, d };
+        rows.check()?;
+        let largest = rows.largest();
+        if largest == 0.0 || (1e-10..=1e10).contains(&largest) {
+            return Ok((x, rows));
+        }
+        let scale = T::rounded((-largest.log2().floor()).exp2());
+        rows.values.iter_mut().for_each(|v| *v = *v * scale);
+        let data = TensorData::new(rows.values.clone(), [n, d]);
+        Ok((Tensor::from_data(data, (&x.device(), T::dtype())), rows))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let finite = |v: &T| v.wide().is_finite();
+        let bad = |r: Range<usize>| {
+            let part = &self.values[r.start * self.d..r.end * self.d];
+            !part.iter().fold(true, |all, v| all & finite(v))
+        };
+        let Some(chunk) = map_chunks(self.n, CHUNK, bad).iter().position(|&bad| bad) else {
+            return Ok(());
+        };
+        let from = chunk * CHUNK * self.d;
+        let at = from
+            + self.values[from..]
+                .iter()
+                .position(|v| !finite(v))
+                .expect("a bad value");
+        let value = self.values[at].wide();
+        Err(Error::NotFinite {
+            row: at / self.d,
+            column: at % self.d,
+            value,
+        })
+    }
+
+    fn largest(&self) -> f64 {
+        let part = |r: Range<usize>| {
+            let part = &self.values[r.start * self.d..r.end * self.d];
+            part.iter().fold(0.0f64, |m, v| m.max(v.wide().abs()))
+        };
+        map_chunks(self.n, CHUNK, part)
+            .into_iter()
+            .fold(0.0, f64::max)
+    }
+
+    pub(super) fn row(&self, i: usize) -> &[T] {
+        &self.values[i * self.d..(i + 1) * self.d]
+    }
+
+    /// Mean of each column, rounded to `T`. Differences from the first row are averaged, so that a
+    /// constant column gives its value exactly and an offset costs nothing.
+    pub(super) fn column_means(&self) -> Vec<T> {
+        let first = self.row(0);
+        let part = |r: Range<usize>| {
+            let mut sum = vec![0.0; self.d];
+            for i in r {
+                for ((s, v), f) in sum.iter_mut().zip(self.row(i)).zip(first) {
+                    *s += v.wide() - f.wide();
+                }
+            }
+            sum
+        };
+        let mut mean = vec![0.0; self.d];
+        for sum in map_chunks(self.n, CHUNK, part) {
+            mean.iter_mut().zip(sum).for_each(|(m, s)| *m += s);
+        }
+        let shifted = |(m, f): (f64, &T)| T::rounded(f.wide() + m / self.n as f64);
+        mean.into_iter().zip(first).map(shifted).collect()
+    }
+
+    /// `f(row)` for each row.
+    pub(super) fn map<R: Send>(&self, f: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
+        let part = |r: Range<usize>| r.map(|i| f(self.row(i))).collect::<Vec<_>>();
+        map_chunks(self.n, CHUNK, part)
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
+/// The tensor in the precision the metrics use: f64 as it is, all else as f32.
+pub(super) fn working(x: &Tensor<2>) -> Tensor<2> {
+    match x.dtype() {
+        DType::F64 | DType::F32 => x.clone(),
+        _ => x.clone().cast(FloatDType::F32),
+    }
+}
+
+/// Host values as a tensor of `shape` beside `like`, in its dtype.
+pub(super) fn beside<T: Real>(values: Vec<T>, shape: [usize; 2], like: &Tensor<2>) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values, shape), (&like.device(), T::dtype()))
+}
+
+/// `f` on the consecutive ranges of at most `size` in `0..n`, results in order.
+pub(super) fn map_chunks<R: Send>(
+    n: usize,
+    size: usize,
+    f: impl Fn(Range<usize>) -> R + Sync + Send,
+) -> Vec<R> {
+    let range = |c: usize| c * size..((c + 1) * size).min(n);
+    #[cfg(not(target_family = "wasm"))]
+    {
+        use rayon::prelude::*;
+        (0..n.div_ceil(size))
+            .into_par_iter()
+            .map(|c| f(range(c)))
+            .collect()
+    }
+    #[cfg(target_family = "wasm")]
+    (0..n.div_ceil(size)).map(|c| f(range(c))).collect()
+}
+
+/// `f(chunk number, chunk)` on the consecutive chunks of at most `size` values.
+pub(super) fn chunks_mut<V: Send>(
+    values: &mut [V],
+    size: usize,
+    f: impl Fn(usize, &mut [V]) + Sync + Send,
+) {
+    #[cfg(not(target_family = "wasm"))]
+    {
+        use rayon::prelude::*;
+        values
+            .par_chunks_mut(size)
+            .enumerate()
+            .for_each(|(c, chunk)| f(c, chunk));
+    }
+    #[cfg(target_family = "wasm")]
+    values
+        .chunks_mut(size)
+        .enumerate()
+        .for_each(|(c, chunk)| f(c, chunk));
+}
+
+/// How many parts a pass over a large vector is worth splitting into. Results never depend on it.
+pub(super) fn workers() -> usize {
+    #[cfg(not(target_family = "wasm"))]
+    return rayon::current_num_threads();
+    #[cfg(target_family = "wasm")]
+    1
+}
+
+/// Sum of `f(i)` over `0..n` in f64, eight lanes and fixed chunks: the same on any number of threads.
+pub(super) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync + Send) -> f64 {
+    map_chunks(n, 1 << 15, |r| sum_range(r, &f))
+        .into_iter()
+        .sum()
+}
+
+/// Dot product in f64, for long vectors.
+pub(super) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
+    debug_assert_eq!(a.len(), b.len());
+    sum(a.len(), |i| a[i].wide() * b[i].wide())
+}
+
+/// Sum of `f` over a short range in f64, on this thread.
+pub(super) fn sum_range(r: Range<usize>, f: impl Fn(usize) -> f64) -> f64 {
+    let mut lanes = [0.0f64; 8];
+    let whole = r.start + r.len() / 8 * 8;
+    for i in (r.start..whole).step_by(8) {
+        for (l, lane) in lanes.iter_mut().enumerate() {
+            *lane += f(i + l);
+        }
+    }
+    lanes.iter().sum::<f64>() + (whole..r.end).map(f).sum::<f64>()
+}
