@@ -1,13 +1,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde::{Deserialize, Serialize};
 
 use super::{DeviceOption, Failure, bar, capture::open_text, print_json, rows};
 use crate::capture::store::{Source, write_whole};
 use crate::device::block_on;
 use crate::model;
-use crate::sae::eval::{Reconstruction, Spliced, SplicedAccumulator};
+use crate::report::{EVALUATION, Evaluated};
+use crate::sae::eval::{Spliced, SplicedAccumulator};
 use crate::sae::session::{self, SessionOptions};
 use crate::sae::{TrainConfig, format};
 use crate::{Device, capture};
@@ -109,23 +109,6 @@ pub(super) struct Eval {
     device: DeviceOption,
 }
 
-/// What `sae eval` found: `eval.json` in the autoencoder's directory.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Evaluated {
-    /// What it was measured on.
-    pub source: String,
-    /// Which rows.
-    pub rows: String,
-    /// Reconstruction.
-    pub reconstruction: Reconstruction,
-    /// Latents by log10 density: lower edge, count.
-    pub density_histogram: Vec<(f64, u64)>,
-    /// In the model, where one was given.
-    pub spliced: Option<Spliced>,
-}
-
-pub(super) const EVAL: &str = "eval.json";
-
 pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
     match sub {
         Sub::Train(options) => train(options),
@@ -219,7 +202,7 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     };
     let density_histogram = reconstruction.density_histogram(4);
     let found = Evaluated { source: source.name().into(), rows: options.rows.clone(), reconstruction, density_histogram, spliced };
-    write_whole(&options.sae.join(EVAL), &serde_json::to_vec_pretty(&found)?)?;
+    write_whole(&options.sae.join(EVALUATION), &serde_json::to_vec_pretty(&found)?)?;
     if options.json { print_json(&found) } else { Ok(print(&found)) }
 }
 

@@ -96,6 +96,12 @@ impl Hooks {
     }
 }
 
+/// Whether a hook name matches a name or glob; no name matches a glob that is malformed.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let glob = GlobBuilder::new(pattern).literal_separator(false).build();
+    glob.is_ok_and(|g| g.compile_matcher().is_match(name))
+}
+
 fn matching(pattern: &str, points: &[HookPoint]) -> Result<Vec<usize>, Error> {
     let glob = GlobBuilder::new(pattern).literal_separator(false).build();
     let glob = glob.map_err(|e| Error::BadPattern { pattern: pattern.into(), reason: e.kind().to_string() })?;

@@ -11,7 +11,7 @@ mod hooks;
 mod site;
 
 pub use activation::Activation;
-pub use hooks::{Captured, Hooks, Tap};
+pub use hooks::{Captured, Hooks, Tap, matches};
 pub use site::{BlockSite, Dim, HookPoint, Site};
 
 /// Why hooks could not do what was asked.

@@ -27,6 +27,7 @@ mod cards;
 mod data;
 mod density;
 mod evaluation;
+mod gather;
 mod page;
 mod palette;
 mod runs;
@@ -39,15 +40,39 @@ mod training;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::sae;
+
 pub use data::{
     DensityHistogram, Evaluation, FeatureCard, FeatureSet, Heatmap, Histogram, Report, RunHeader,
     Setting, Snippet, TokenActivation, TokenLogit, TrainingCurve, TrainingPoint,
 };
 
+pub use gather::{COMPARISON, Comparison, EVALUATION, Evaluated, Gather};
+
 /// What can go wrong with a report.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A directory that holds nothing a report shows.
+    #[error("{}: holds no store, no autoencoder and no comparison", dir.display())]
+    Nothing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A result could not be read.
+    #[error("{}: {reason}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// An autoencoder or its activations.
+    #[error(transparent)]
+    Sae(#[from] sae::Error),
+    /// A store.
+    #[error(transparent)]
+    Store(#[from] crate::capture::store::Error),
     /// The file could not be written.
     #[error("writing the report {} failed: {source}", path.display())]
     Write {

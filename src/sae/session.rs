@@ -87,6 +87,8 @@ pub struct LogLine {
     pub lr: f64,
     /// Activations a second since the session started or resumed.
     pub tokens_per_second: f64,
+    /// Seconds of training so far, those before a resume included.
+    pub seconds: f64,
 }
 
 /// Trains to the end and writes the autoencoder. `seen` gets every line of the log.
@@ -112,7 +114,7 @@ pub fn train(
     }
     let mut trainer = start(&source, &info, options, device)?;
     let (begun, first) = (Instant::now(), trainer.steps_done());
-    let mut log = open_log(&options.out, first)?;
+    let (mut log, before) = open_log(&options.out, first)?;
     let mut batches = ShuffledBatches::new(source, config.seed, options.buffer_rows, config.batch)?;
     batches.seek(first);
     let mut rows = Vec::new();
@@ -125,8 +127,14 @@ pub fn train(
         if last || step.is_multiple_of(options.log_every) {
             let stats = block_on(trainer.stats())?;
             let done = (step - first) as f64 * config.batch as f64;
-            let tokens_per_second = done / begun.elapsed().as_secs_f64();
-            let line = LogLine { stats, tokens: step * config.batch as u64, lr: config.lr_at(step), tokens_per_second };
+            let elapsed = begun.elapsed().as_secs_f64();
+            let line = LogLine {
+                stats,
+                tokens: step * config.batch as u64,
+                lr: config.lr_at(step),
+                tokens_per_second: done / elapsed,
+                seconds: before + elapsed,
+            };
             append(&mut log, &options.out, &line)?;
             seen(&line);
         }
@@ -276,15 +284,23 @@ fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Erro
     Ok(Trainer { moments, silent, any_dead: state.any_dead, ..trainer })
 }
 
-/// The log, cut back to the lines of steps that the checkpoint has.
-fn open_log(dir: &Path, steps_done: u64) -> Result<fs::File, Error> {
+/// The log, cut back to the lines of steps that the checkpoint has, and the seconds it covers.
+fn open_log(dir: &Path, steps_done: u64) -> Result<(fs::File, f64), Error> {
     let path = dir.join(LOG);
     let io = |source| Error::Io { path: path.clone(), source };
     let text = if path.exists() { fs::read_to_string(&path).map_err(io)? } else { String::new() };
-    let keep = |line: &&str| serde_json::from_str::<LogLine>(line).is_ok_and(|l| l.stats.step <= steps_done);
-    let kept: String = text.lines().filter(keep).map(|l| format!("{l}\n")).collect();
+    let (mut kept, mut seconds) = (String::new(), 0.0);
+    for line in text.lines() {
+        let Ok(parsed) = serde_json::from_str::<LogLine>(line) else { break };
+        if parsed.stats.step > steps_done {
+            break;
+        }
+        kept += &format!("{line}\n");
+        seconds = parsed.seconds;
+    }
     write_whole(&path, kept.as_bytes())?;
-    OpenOptions::new().append(true).open(&path).map_err(io)
+    let file = OpenOptions::new().append(true).open(&path).map_err(io)?;
+    Ok((file, seconds))
 }
 
 fn append(log: &mut fs::File, dir: &Path, line: &LogLine) -> Result<(), Error> {
