@@ -20,6 +20,8 @@ pub(super) trait Real:
     const LOWEST: Self;
     fn wide(self) -> f64;
     fn rounded(value: f64) -> Self;
+    /// The largest absolute value, in one pass over the bits; not finite if any value is not.
+    fn largest(values: &[Self]) -> f64;
     /// Moves values behind the type, for a cache that holds either precision.
     fn store(values: Vec<Self>) -> Values;
 }
@@ -32,6 +34,11 @@ impl Real for f32 {
     }
     fn rounded(value: f64) -> Self {
         value as f32
+    }
+    fn largest(values: &[Self]) -> f64 {
+        let magnitude = |v: &f32| v.to_bits() & (u32::MAX >> 1);
+        let bits = values.iter().map(magnitude).fold(0, u32::max);
+        f64::from(f32::from_bits(bits))
     }
     fn store(values: Vec<Self>) -> Values {
         Values::F32(values)
@@ -46,6 +53,10 @@ impl Real for f64 {
     }
     fn rounded(value: f64) -> Self {
         value
+    }
+    fn largest(values: &[Self]) -> f64 {
+        let magnitude = |v: &f64| v.to_bits() & (u64::MAX >> 1);
+        f64::from_bits(values.iter().map(magnitude).fold(0, u64::max))
     }
     fn store(values: Vec<Self>) -> Values {
         Values::F64(values)
@@ -85,8 +96,7 @@ impl<T: Real> Rows<T> {
         let [n, d] = x.dims();
         let values = device::read::<T, 2>(x.clone()).await?;
         let mut rows = Self { values, n, d };
-        rows.check()?;
-        let largest = rows.largest();
+        let largest = rows.largest()?;
         if largest == 0.0 || (1e-10..=1e10).contains(&largest) {
             return Ok((x, rows));
         }
@@ -96,37 +106,28 @@ impl<T: Real> Rows<T> {
         Ok((Tensor::from_data(data, (&x.device(), T::dtype())), rows))
     }
 
-    fn check(&self) -> Result<(), Error> {
-        let finite = |v: &T| v.wide().is_finite();
-        let bad = |r: Range<usize>| {
-            let part = &self.values[r.start * self.d..r.end * self.d];
-            !part.iter().fold(true, |all, v| all & finite(v))
-        };
-        let Some(chunk) = map_chunks(self.n, CHUNK, bad).iter().position(|&bad| bad) else {
-            return Ok(());
-        };
-        let from = chunk * CHUNK * self.d;
+    /// The largest absolute value; an error naming the first value that is not finite.
+    fn largest(&self) -> Result<f64, Error> {
+        let part = |r: Range<usize>| T::largest(&self.values[r.start * self.d..r.end * self.d]);
+        let parts = map_chunks(self.n, CHUNK, part);
+        match parts.iter().position(|largest| !largest.is_finite()) {
+            None => Ok(parts.into_iter().fold(0.0, f64::max)),
+            Some(chunk) => Err(self.first_not_finite(chunk * CHUNK * self.d)),
+        }
+    }
+
+    fn first_not_finite(&self, from: usize) -> Error {
+        let not_finite = |v: &T| !v.wide().is_finite();
         let at = from
             + self.values[from..]
                 .iter()
-                .position(|v| !finite(v))
-                .expect("a bad value");
-        let value = self.values[at].wide();
-        Err(Error::NotFinite {
+                .position(not_finite)
+                .expect("one was seen");
+        Error::NotFinite {
             row: at / self.d,
             column: at % self.d,
-            value,
-        })
-    }
-
-    fn largest(&self) -> f64 {
-        let part = |r: Range<usize>| {
-            let part = &self.values[r.start * self.d..r.end * self.d];
-            part.iter().fold(0.0f64, |m, v| m.max(v.wide().abs()))
-        };
-        map_chunks(self.n, CHUNK, part)
-            .into_iter()
-            .fold(0.0, f64::max)
+            value: self.values[at].wide(),
+        }
     }
 
     pub(super) fn row(&self, i: usize) -> &[T] {
