@@ -38,10 +38,9 @@ fn runs(rows: &[usize]) -> Vec<Range<usize>> {
 }
 
 fn read_runs(source: &Source, runs: &[Range<usize>]) -> Result<Vec<f32>, Error> {
-    let (mut all, mut part) = (Vec::new(), Vec::new());
+    let mut all = Vec::new();
     for run in runs {
-        source.read_rows(run.clone(), &mut part)?;
-        all.extend_from_slice(&part);
+        source.read_rows(run.clone(), &mut all)?; // appends
     }
     Ok(all)
 }
@@ -72,6 +71,8 @@ mod tests {
         let (a, b) = (source(|i| i as f32), source(|i| -(i as f32)));
         let rows = paired_rows(&[a, b], 4, 7).unwrap();
         assert_eq!(rows[0].len(), 8);
+        let whole = paired_rows(&[source(|i| i as f32)], 100, 0).unwrap();
+        assert_eq!(whole[0], (0..20).map(|i| i as f32).collect::<Vec<_>>());
         assert!(rows[0].iter().zip(&rows[1]).all(|(x, y)| *x == -*y));
         assert!(rows[0].is_sorted());
     }

@@ -124,7 +124,7 @@ fn report(options: &Options, store: &Store, tokens: u64, seconds: f64) -> Result
     if options.json {
         return print_json(&summary);
     }
-    println!(
+    say!(
         "{}: {} rows at {} hooks in {} shards, {:.1} MB; {tokens} tokens in {seconds:.1} s, {:.0} tokens/s",
         options.out.display(), summary.rows, summary.hooks, summary.shards, summary.bytes as f64 / 1e6, summary.tokens_per_second,
     );

@@ -91,21 +91,22 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
         write_whole(&out.join(COMPARISON), &serde_json::to_vec_pretty(&found)?)?;
     }
-    if options.json { print_json(&found) } else { Ok(found.iter().for_each(print)) }
+    if options.json { print_json(&found) } else { found.iter().try_for_each(print) }
 }
 
-pub(super) fn print(found: &Comparison) {
-    println!("{} over {} of {} rows", found.metric, found.rows, found.of_rows);
+pub(super) fn print(found: &Comparison) -> Result<(), Failure> {
+    say!("{} over {} of {} rows", found.metric, found.rows, found.of_rows);
     if let [[value]] = found.values.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
-        println!("{value:.6}  {}  {}", found.row_labels[0], found.column_labels[0]);
-        return;
+        say!("{value:.6}  {}  {}", found.row_labels[0], found.column_labels[0]);
+        return Ok(());
     }
     let wide = found.row_labels.iter().map(String::len).max().unwrap_or(0);
     for (i, label) in found.column_labels.iter().enumerate() {
-        println!("{:wide$}  column {i}: {label}", "");
+        say!("{:wide$}  column {i}: {label}", "");
     }
     for (label, values) in found.row_labels.iter().zip(&found.values) {
         let cells: Vec<String> = values.iter().map(|v| format!("{v:7.4}")).collect();
-        println!("{label:wide$} {}", cells.join(" "));
+        say!("{label:wide$} {}", cells.join(" "));
     }
+    Ok(())
 }

@@ -30,13 +30,13 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if options.json {
         return print_json(&Listing { adapters, auto });
     }
-    println!("{:<20} {:<40} {:<11} {:<7} {:>9}  driver", "device", "name", "kind", "api", "buffer");
-    println!("{:<20} {:<40} {:<11} {:<7} {:>9}  ", "cpu", Device::cpu().name(), "cpu", "-", "-");
+    say!("{:<20} {:<40} {:<11} {:<7} {:>9}  driver", "device", "name", "kind", "api", "buffer");
+    say!("{:<20} {:<40} {:<11} {:<7} {:>9}  ", "cpu", Device::cpu().name(), "cpu", "-", "-");
     for a in &adapters {
         let buffer = format!("{} MiB", a.max_buffer_size >> 20);
-        println!("{:<20} {:<40} {:<11} {:<7} {buffer:>9}  {} {}", a.spec.to_string(), a.name, a.kind.to_string(), a.api, a.driver, a.driver_info);
+        say!("{:<20} {:<40} {:<11} {:<7} {buffer:>9}  {} {}", a.spec.to_string(), a.name, a.kind.to_string(), a.api, a.driver, a.driver_info);
     }
-    println!("\nauto takes {}: {}", auto.spec, auto.why);
+    say!("\nauto takes {}: {}", auto.spec, auto.why);
     Ok(())
 }
 
@@ -46,9 +46,9 @@ fn check(spec: &DeviceSpec, json: bool) -> Result<(), Failure> {
     if json {
         print_json(&report)?;
     } else {
-        println!("{}", device.name());
+        say!("{}", device.name());
         for case in &report.cases {
-            println!("{} {}", if case.passed() { "ok    " } else { "WRONG " }, case.name);
+            say!("{} {}", if case.passed() { "ok    " } else { "WRONG " }, case.name);
         }
     }
     if report.passed() { Ok(()) } else { Err("this device computes something wrong; use --device cpu".into()) }

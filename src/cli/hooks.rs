@@ -30,7 +30,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         return print_json(&points);
     }
     for point in points {
-        println!("{:<40} {}", point.name, point.shape);
+        say!("{:<40} {}", point.name, point.shape);
     }
     Ok(())
 }

@@ -2,6 +2,14 @@
 //!
 //! Results go to stdout, everything else to stderr; progress is shown on a terminal only.
 
+/// `println!` that fails, rather than panics, when the reader has gone.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stdout().lock(), $($arg)*)?
+    }};
+}
+
 mod capture;
 mod compare;
 mod devices;

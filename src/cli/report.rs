@@ -40,7 +40,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let report = gather.run(|note| eprintln!("note: {note}"))?;
     write(&options.out, &report)?;
     let bytes = std::fs::metadata(&options.out)?.len();
-    println!("{}: {:.2} MB", options.out.display(), bytes as f64 / 1e6);
+    say!("{}: {:.2} MB", options.out.display(), bytes as f64 / 1e6);
     Ok(())
 }
 

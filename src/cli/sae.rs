@@ -171,7 +171,7 @@ fn train(options: &Train) -> Result<(), Failure> {
     let last = last.or(session::read_log(&options.out)?.last().copied());
     match (last, options.json) {
         (Some(line), true) => print_json(&line)?,
-        (Some(line), false) => println!(
+        (Some(line), false) => say!(
             "{}: {} latents, k {}; {} activations, last batch FVU {:.4}, L0 {:.1}, dead {:.2} %, {:.0} activations/s",
             options.out.display(), d_sae, config.k, line.tokens, line.stats.fvu, line.stats.l0,
             100.0 * line.stats.dead_share, line.tokens_per_second,
@@ -203,7 +203,7 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     let density_histogram = reconstruction.density_histogram(4);
     let found = Evaluated { source: source.name().into(), rows: options.rows.clone(), reconstruction, density_histogram, spliced };
     write_whole(&options.sae.join(EVALUATION), &serde_json::to_vec_pretty(&found)?)?;
-    if options.json { print_json(&found) } else { Ok(print(&found)) }
+    if options.json { print_json(&found) } else { print(&found) }
 }
 
 fn splice(mut all: SplicedAccumulator, model: &Path, text: &Path, options: &Eval, device: &Device) -> Result<Spliced, Failure> {
@@ -219,19 +219,20 @@ fn splice(mut all: SplicedAccumulator, model: &Path, text: &Path, options: &Eval
     Ok(all.finish())
 }
 
-pub(super) fn print(found: &Evaluated) {
+pub(super) fn print(found: &Evaluated) -> Result<(), Failure> {
     let r = &found.reconstruction;
-    println!("{} rows {} of {}", r.rows, found.rows, found.source);
-    println!("L0 {:.2}   FVU {:.4}   cosine {:.4}   dead {:.2} %", r.l0, r.fvu, r.cosine, 100.0 * r.dead_share);
-    println!("log10 density: latents");
+    say!("{} rows {} of {}", r.rows, found.rows, found.source);
+    say!("L0 {:.2}   FVU {:.4}   cosine {:.4}   dead {:.2} %", r.l0, r.fvu, r.cosine, 100.0 * r.dead_share);
+    say!("log10 density: latents");
     let most = found.density_histogram.iter().map(|b| b.1).max().unwrap_or(1).max(1);
     for (edge, count) in &found.density_histogram {
-        println!("{edge:>6.2} {count:>7} {}", "#".repeat((count * 40 / most) as usize));
+        say!("{edge:>6.2} {count:>7} {}", "#".repeat((count * 40 / most) as usize));
     }
     if let Some(s) = &found.spliced {
-        println!(
+        say!(
             "cross-entropy {:.4}, spliced {:.4}, zero-ablated {:.4} nats: recovered {:.2} % (KL {:.4}, {} tokens)",
             s.ce_original, s.ce_spliced, s.ce_zero, 100.0 * s.ce_recovered, s.kl_spliced, s.tokens,
         );
     }
+    Ok(())
 }
