@@ -103,7 +103,10 @@ impl Device {
     /// [`Error::Absent`] if no adapter fits (the message lists those that are there),
     /// [`Error::Open`] if the driver refuses it.
     pub async fn open_async(spec: &DeviceSpec) -> Result<Self, Error> {
-        let found = adapters_async().await;
+        let found = match spec {
+            DeviceSpec::Cpu => Vec::new(), // no driver is woken for it
+            _ => adapters_async().await,
+        };
         let spec = match spec {
             DeviceSpec::Auto => auto_choice(&found).spec,
             named => named.clone(),
