@@ -19,7 +19,8 @@ fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     DEVICE.get_or_init(|| {
         let spec = std::env::var("INSCAPE_DEVICE").unwrap_or_else(|_| "cpu".into());
-        Device::open(&spec.parse().expect("INSCAPE_DEVICE")).expect("INSCAPE_DEVICE")
+        let opened = spec.parse().and_then(|spec| Device::open(&spec));
+        opened.unwrap_or_else(|error| panic!("INSCAPE_DEVICE: {error}"))
     })
 }
 

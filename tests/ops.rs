@@ -229,7 +229,7 @@ fn gpu() -> Device {
         Ok(spec) => Device::open(&spec.parse().unwrap()),
         Err(_) => Device::open(&DeviceSpec::Software).or_else(|_| Device::open(&DeviceSpec::Wgpu)),
     };
-    let device = device.expect("the GPU tests need a wgpu adapter");
+    let device = device.unwrap_or_else(|e| panic!("the GPU tests need a wgpu adapter: {e}"));
     println!("GPU tests run on {}", device.name());
     device
 }
