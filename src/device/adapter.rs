@@ -241,9 +241,6 @@ fn named_like_software(name: &str) -> bool {
 async fn enumerate() -> Vec<AdapterInfo> {
     let mut software_only = Vec::new();
     for api in AutoGraphicsApi::chain() {
-        if api == wgpu::Backend::Gl && no_session() {
-            continue;
-        }
         let found = enumerate_on(api).await;
         if found.iter().any(|a| a.kind != AdapterKind::Software) {
             return found;
@@ -253,11 +250,6 @@ async fn enumerate() -> Vec<AdapterInfo> {
         }
     }
     software_only
-}
-
-/// On Linux without a user session, as on a server, asking OpenGL makes its libraries print errors.
-fn no_session() -> bool {
-    cfg!(target_os = "linux") && std::env::var_os("XDG_RUNTIME_DIR").is_none()
 }
 
 async fn enumerate_on(api: wgpu::Backend) -> Vec<AdapterInfo> {
