@@ -181,8 +181,11 @@ impl Device {
 
     /// Waits until all work given to the device so far is done.
     ///
+    /// An allocation or kernel that failed on wgpu is not reported here: the error comes when its
+    /// result, or anything made from it, is read.
+    ///
     /// # Errors
-    /// [`Error::Read`] if any of that work failed.
+    /// [`Error::Read`] if the device itself is lost.
     pub fn sync(&self) -> Result<(), Error> {
         self.tensor.sync().map_err(|e| Error::Read(e.to_string()))
     }
