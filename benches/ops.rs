@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use burn::tensor::{Distribution, Tensor};
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use inscape::device::{block_on, read};
 use inscape::{Device, ops};
 
 fn main() {
@@ -19,7 +20,8 @@ fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     DEVICE.get_or_init(|| {
         let spec = std::env::var("INSCAPE_DEVICE").unwrap_or_else(|_| "cpu".into());
-        Device::open(&spec.parse().expect("INSCAPE_DEVICE")).expect("INSCAPE_DEVICE")
+        let opened = spec.parse().and_then(|spec| Device::open(&spec));
+        opened.unwrap_or_else(|error| panic!("INSCAPE_DEVICE: {error}"))
     })
 }
 
@@ -29,8 +31,11 @@ fn normal(rows: usize, columns: usize) -> Tensor<2> {
     Tensor::random([rows, columns], Distribution::Normal(0.0, 1.0), on)
 }
 
-fn timed<T>(bencher: Bencher, items: usize, mut run: impl FnMut() -> T) {
-    device().sync().expect("sync");
+/// Times `run` with the wait for the device. A failed allocation or kernel shows only when its
+/// result is read, so the first result is read before anything is timed.
+fn timed(bencher: Bencher, items: usize, mut run: impl FnMut() -> Tensor<2>) {
+    let first = run().slice([0..1, 0..1]);
+    block_on(read::<f32, 2>(first)).unwrap_or_else(|error| panic!("{error}"));
     bencher.counter(ItemsCount::new(items)).bench_local(|| {
         let out = run();
         device().sync().expect("sync");
@@ -42,7 +47,7 @@ fn timed<T>(bencher: Bencher, items: usize, mut run: impl FnMut() -> T) {
 #[divan::bench(args = [(2048, 6144, 32), (4096, 24576, 64)], sample_count = 20)]
 fn topk(bencher: Bencher, (rows, n, k): (usize, usize, usize)) {
     let x = normal(rows, n);
-    timed(bencher, rows, || ops::topk(x.clone(), k));
+    timed(bencher, rows, || ops::topk(x.clone(), k).0);
 }
 
 /// Rows, inner, columns; the items are floating-point operations.

@@ -69,7 +69,7 @@ pub static TOPK: Shader = Shader {
     shared: &[],
     constants: &[Constant {
         name: "K_PAD",
-        allowed: &[64, 256, 1024],
+        allowed: &[16, 64, 256, 1024],
     }],
     bindings: &[
         Binding {

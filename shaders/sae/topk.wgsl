@@ -5,6 +5,7 @@
 // values the lowest column is the largest key. A radix select from the top digit down finds the
 // bound that exactly k keys reach; it stops as soon as a whole digit bin is wanted, which without
 // ties is after the value's 32 bits at the latest. The k chosen ones are sorted in workgroup memory.
+// A row of at most K_PAD elements is sorted whole.
 
 const WG: u32 = 256u; // threads, and bins of one radix digit (8 bits)
 const K_PAD: u32 = 1024u; // power of two, at least k
@@ -129,7 +130,7 @@ fn main(
 ) {
     if t == 0u {
         dims = vec3<u32>(sizes[0], sizes[1], sizes[2]);
-        bound = Bound(0u, 0u, 0u, 0u, sizes[2], 0u);
+        bound = Bound(0u, 0u, 0u, 0u, sizes[2], select(0u, 1u, sizes[1] <= K_PAD));
         atomicStore(&taken, 0u);
     }
     for (var i = t; i < K_PAD; i = i + WG) {

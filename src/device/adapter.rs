@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use cubecl::wgpu::{AutoGraphicsApi, WgpuDevice, WgpuDeviceKind};
+use cubecl::wgpu::{AutoGraphicsApi, WgpuBackend, WgpuDevice, WgpuDeviceKind};
 use serde::Serialize;
 
 use super::{DeviceSpec, Error};
@@ -74,6 +74,8 @@ pub struct AdapterInfo {
     pub max_storage_buffer_binding_size: u64,
     /// Whether a processor plays the GPU (llvmpipe, WARP, SwiftShader).
     pub software: bool,
+    #[serde(skip)]
+    backend: wgpu::Backend,
 }
 
 impl AdapterInfo {
@@ -92,10 +94,12 @@ impl AdapterInfo {
             max_buffer_size: limits.max_buffer_size,
             max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
             software: kind == AdapterKind::Software || named_like_software(&info.name),
+            backend: info.backend,
         }
     }
 
-    /// How Burn's runtime names this adapter. The browser shows one adapter and no numbers.
+    /// How Burn's runtime names this adapter, with the graphics API it was listed under, so that
+    /// its number means the same there. The browser shows one adapter and no numbers.
     pub(super) fn wgpu_device(&self) -> WgpuDevice {
         let kind = match self.kind {
             _ if cfg!(target_family = "wasm") => WgpuDeviceKind::DefaultDevice,
@@ -105,7 +109,14 @@ impl AdapterInfo {
             AdapterKind::Software => WgpuDeviceKind::Cpu,
             AdapterKind::Other => WgpuDeviceKind::Other(self.index),
         };
-        WgpuDevice::new(kind)
+        WgpuDevice::new(kind).on(match self.backend {
+            wgpu::Backend::Vulkan => WgpuBackend::Vulkan,
+            wgpu::Backend::Metal => WgpuBackend::Metal,
+            wgpu::Backend::Dx12 => WgpuBackend::Dx12,
+            wgpu::Backend::Gl => WgpuBackend::Gl,
+            wgpu::Backend::BrowserWebGpu => WgpuBackend::WebGpu,
+            wgpu::Backend::Noop => WgpuBackend::Auto,
+        })
     }
 
     /// Lower is better; `None` for a software adapter.
@@ -226,7 +237,7 @@ fn named_like_software(name: &str) -> bool {
 }
 
 /// The adapters on the first graphics API that has a GPU, or failing that on the first that has
-/// anything: the same rule, and so the same numbers, by which Burn's runtime picks one.
+/// anything: the rule by which Burn's runtime picks one.
 async fn enumerate() -> Vec<AdapterInfo> {
     let mut software_only = Vec::new();
     for api in AutoGraphicsApi::chain() {

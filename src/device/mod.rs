@@ -103,7 +103,10 @@ impl Device {
     /// [`Error::Absent`] if no adapter fits (the message lists those that are there),
     /// [`Error::Open`] if the driver refuses it.
     pub async fn open_async(spec: &DeviceSpec) -> Result<Self, Error> {
-        let found = adapters_async().await;
+        let found = match spec {
+            DeviceSpec::Cpu => Vec::new(), // no driver is woken for it
+            _ => adapters_async().await,
+        };
         let spec = match spec {
             DeviceSpec::Auto => auto_choice(&found).spec,
             named => named.clone(),
@@ -178,8 +181,11 @@ impl Device {
 
     /// Waits until all work given to the device so far is done.
     ///
+    /// An allocation or kernel that failed on wgpu is not reported here: the error comes when its
+    /// result, or anything made from it, is read.
+    ///
     /// # Errors
-    /// [`Error::Read`] if any of that work failed.
+    /// [`Error::Read`] if the device itself is lost.
     pub fn sync(&self) -> Result<(), Error> {
         self.tensor.sync().map_err(|e| Error::Read(e.to_string()))
     }

@@ -35,7 +35,7 @@ const N_MAX: usize = 1 << 20;
 /// Unless 1 ≤ k ≤ n, k ≤ 1024 and n ≤ 1,048,576.
 ///
 /// Cost: on the CPU one pass over `x`, over all threads, and O(k) memory per thread; on wgpu one
-/// workgroup per row, which reads its row three to six times (up to nine where ties cross the k-th
+/// workgroup per row, which reads its row two to six times (up to nine where ties cross the k-th
 /// place). `x` is copied if it is not contiguous. Floats other than f32, and runtimes without WGSL,
 /// take the reference: k passes over `x` and about eight times its memory.
 ///
@@ -205,22 +205,33 @@ const BLOCK: usize = 16;
 fn select_row(row: &[f32], k: usize, best: &mut Vec<u64>) {
     best.clear();
     let mut bar = f32::NAN; // nothing is at or below NaN: all pass until the first cut
-    for (block, elements) in row.chunks(BLOCK).enumerate() {
-        if elements.iter().fold(true, |below, &v| below & (v <= bar)) {
+    let (blocks, rest) = row.as_chunks::<BLOCK>();
+    for (block, elements) in blocks.iter().enumerate() {
+        if none_above(elements, bar) {
             continue;
         }
         if best.len() + BLOCK > capacity(k) {
             bar = cut(best, k, row);
         }
-        for (i, &v) in elements.iter().enumerate() {
-            let too_low = v <= bar; // false for NaN, which is above all
-            if !too_low {
-                best.push(rank(v, block * BLOCK + i));
-            }
-        }
+        collect(elements, block * BLOCK, bar, best);
     }
+    collect(rest, row.len() - rest.len(), bar, best);
     cut(best, k, row);
     best.sort_unstable_by(|a, b| b.cmp(a));
+}
+
+/// Written without a branch, so that it compiles to vector instructions.
+fn none_above(elements: &[f32; BLOCK], bar: f32) -> bool {
+    elements.iter().fold(true, |below, &v| below & (v <= bar))
+}
+
+fn collect(elements: &[f32], start: usize, bar: f32, best: &mut Vec<u64>) {
+    for (i, &v) in elements.iter().enumerate() {
+        let too_low = v <= bar; // false for NaN, which is above all
+        if !too_low {
+            best.push(rank(v, start + i));
+        }
+    }
 }
 
 /// Cuts the candidates to the k largest and returns the value of the smallest of them.
@@ -276,7 +287,7 @@ fn topk_wgsl(x: CubeTensor, k: usize) -> (CubeTensor, CubeTensor) {
         CubeTensor::new_contiguous(x.client.clone(), x.device.clone(), shape, handle, dtype)
     };
     let (values, columns) = (output(DType::F32), output(DType::I32));
-    let padded = [64, 256, 1024]
+    let padded = [16, 64, 256]
         .into_iter()
         .find(|&p| k <= p as usize)
         .unwrap_or(1024);
