@@ -18,8 +18,12 @@ fn device() -> Device {
 }
 
 /// (d_in, d_sae, k, batch): the embedded model's, MiniLM's at 8x and at 16x, GPT-2's at 16x.
-const SHAPES: [(usize, usize, usize, usize); 4] =
-    [(128, 1024, 16, 1024), (384, 3072, 32, 2048), (384, 6144, 32, 2048), (768, 12288, 32, 4096)];
+const SHAPES: [(usize, usize, usize, usize); 4] = [
+    (128, 1024, 16, 1024),
+    (384, 3072, 32, 2048),
+    (384, 6144, 32, 2048),
+    (768, 12288, 32, 4096),
+];
 
 fn rows(n: usize, d: usize) -> Vec<f32> {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
@@ -27,14 +31,21 @@ fn rows(n: usize, d: usize) -> Vec<f32> {
 }
 
 fn tensor(n: usize, d: usize, device: &Device) -> burn::tensor::Tensor<2> {
-    burn::tensor::Tensor::from_data(burn::tensor::TensorData::new(rows(n, d), [n, d]), device.tensor())
+    burn::tensor::Tensor::from_data(
+        burn::tensor::TensorData::new(rows(n, d), [n, d]),
+        device.tensor(),
+    )
 }
 
 #[divan::bench(args = SHAPES, max_time = 20, min_time = 2)]
 fn topk_step(bencher: Bencher<'_, '_>, (d, f, k, batch): (usize, usize, usize, usize)) {
     let device = device();
-    let config = TrainConfig { batch, ..TrainConfig::new(d, f, k, 1 << 40) };
-    let mut trainer = Trainer::new(config, &rows(64, d), d, device.tensor()).expect("the settings fit");
+    let config = TrainConfig {
+        batch,
+        ..TrainConfig::new(d, f, k, 1 << 40)
+    };
+    let mut trainer =
+        Trainer::new(config, &rows(64, d), d, device.tensor()).expect("the settings fit");
     let x = tensor(batch, d, &device);
     bencher.counter(ItemsCount::new(batch)).bench_local(|| {
         block_on(trainer.step(x.clone())).expect("the device works");

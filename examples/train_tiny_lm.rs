@@ -22,9 +22,9 @@ use inscape::model::{Model, Param, Tokens, next_token_loss};
 use inscape::ops::{Adam, Moments, clip_scale};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tokenizers::TokenizerBuilder;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::TokenizerBuilder;
 
 #[derive(Parser)]
 struct Args {
@@ -96,7 +96,10 @@ enum State {
 
 fn loss_of(model: &Llama, rows: Vec<Vec<u32>>) -> Tensor<1> {
     let tokens = Tokens::new(rows);
-    let logits = model.forward(&tokens, &mut Tap::none()).logits.expect("nothing stops the pass");
+    let logits = model
+        .forward(&tokens, &mut Tap::none())
+        .logits
+        .expect("nothing stops the pass");
     let ids = tokens.ids(&logits.device());
     next_token_loss(logits, ids)
 }
@@ -111,12 +114,27 @@ fn held_out_loss(model: &Llama, ids: &[u32]) -> Result<f64, Box<dyn Error>> {
     Ok(sum / windows.len() as f64)
 }
 
-fn step(model: &mut Llama, moments: &mut Vec<State>, adam: &Adam, t: usize, lr: f64, rows: Vec<Vec<u32>>) -> Tensor<1> {
+fn step(
+    model: &mut Llama,
+    moments: &mut Vec<State>,
+    adam: &Adam,
+    t: usize,
+    lr: f64,
+    rows: Vec<Vec<u32>>,
+) -> Tensor<1> {
     let loss = loss_of(model, rows);
     let grads = loss.backward();
     let square = |p: &Param<'_>| match p {
-        Param::R1(x) => x.grad(&grads).expect("every parameter is used").square().sum(),
-        Param::R2(x) => x.grad(&grads).expect("every parameter is used").square().sum(),
+        Param::R1(x) => x
+            .grad(&grads)
+            .expect("every parameter is used")
+            .square()
+            .sum(),
+        Param::R2(x) => x
+            .grad(&grads)
+            .expect("every parameter is used")
+            .square()
+            .sum(),
     };
     let mut params = model.params();
     let scale = clip_scale(params.iter().map(|(_, p)| square(p)).collect(), 1.0);
@@ -126,17 +144,24 @@ fn step(model: &mut Llama, moments: &mut Vec<State>, adam: &Adam, t: usize, lr: 
                 if moments.len() == i {
                     moments.push(State::R1(Moments::zeros(&x.clone().inner())));
                 }
-                let State::R1(m) = &mut moments[i] else { unreachable!("same order every step") };
+                let State::R1(m) = &mut moments[i] else {
+                    unreachable!("same order every step")
+                };
                 let grad = x.grad(&grads).expect("every parameter is used") * scale.clone();
-                **x = Tensor::from_inner(adam.step(t as u64, lr, x.clone().inner(), grad, m)).require_grad();
+                **x = Tensor::from_inner(adam.step(t as u64, lr, x.clone().inner(), grad, m))
+                    .require_grad();
             }
             Param::R2(x) => {
                 if moments.len() == i {
                     moments.push(State::R2(Moments::zeros(&x.clone().inner())));
                 }
-                let State::R2(m) = &mut moments[i] else { unreachable!("same order every step") };
-                let grad = x.grad(&grads).expect("every parameter is used") * scale.clone().unsqueeze();
-                **x = Tensor::from_inner(adam.step(t as u64, lr, x.clone().inner(), grad, m)).require_grad();
+                let State::R2(m) = &mut moments[i] else {
+                    unreachable!("same order every step")
+                };
+                let grad =
+                    x.grad(&grads).expect("every parameter is used") * scale.clone().unsqueeze();
+                **x = Tensor::from_inner(adam.step(t as u64, lr, x.clone().inner(), grad, m))
+                    .require_grad();
             }
         }
     }
@@ -149,17 +174,29 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let text = std::fs::read_to_string(&args.text)?;
-    let cut = text[..text.len() * 85 / 100].rfind('\n').map_or(0, |i| i + 1);
+    let cut = text[..text.len() * 85 / 100]
+        .rfind('\n')
+        .map_or(0, |i| i + 1);
     let (train, held_out) = text.split_at(cut);
     let tokenizer_json = train_tokenizer(train).map_err(|e| e.to_string())?;
     let tokenizer = Tokenizer::from_bytes(&tokenizer_json)?;
-    let encode = |t: &str| -> Result<Vec<u32>, inscape::model::Error> { Ok(tokenizer.encode(t)?.iter().map(|p| p.id).collect()) };
+    let encode = |t: &str| -> Result<Vec<u32>, inscape::model::Error> {
+        Ok(tokenizer.encode(t)?.iter().map(|p| p.id).collect())
+    };
     let (train_ids, held_ids) = (encode(train)?, encode(held_out)?);
-    eprintln!("{} training tokens, {} held out", train_ids.len(), held_ids.len());
+    eprintln!(
+        "{} training tokens, {} held out",
+        train_ids.len(),
+        held_ids.len()
+    );
 
     let device = Device::cpu();
     let autodiff = Device::from_burn(device.tensor().clone().autodiff());
-    let mut model = Llama::new(config(), &mut RandomInit::new(args.seed, 0.02, &autodiff), autodiff.tensor())?;
+    let mut model = Llama::new(
+        config(),
+        &mut RandomInit::new(args.seed, 0.02, &autodiff),
+        autodiff.tensor(),
+    )?;
     for (_, param) in model.params() {
         match param {
             Param::R1(x) => *x = x.clone().require_grad(),
@@ -168,13 +205,19 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed ^ 0x7117);
     let mut moments = Vec::new();
-    let adam = Adam { beta2: 0.99, weight_decay: 0.1, ..Adam::default() };
+    let adam = Adam {
+        beta2: 0.99,
+        weight_decay: 0.1,
+        ..Adam::default()
+    };
     let bar = ProgressBar::new(args.steps as u64).with_style(ProgressStyle::with_template(
         "{bar:30} {pos}/{len} steps  {per_sec}  eta {eta}  loss {msg}",
     )?);
     for t in 1..=args.steps {
         let window = |start: usize| train_ids[start..start + CONTEXT].to_vec();
-        let rows = (0..args.batch).map(|_| window(rng.random_range(0..=train_ids.len() - CONTEXT))).collect();
+        let rows = (0..args.batch)
+            .map(|_| window(rng.random_range(0..=train_ids.len() - CONTEXT)))
+            .collect();
         let loss = step(&mut model, &mut moments, &adam, t, lr_at(t, args), rows);
         if t % 25 == 0 || t == args.steps {
             let loss: Vec<f32> = block_on(read(loss))?;
@@ -189,14 +232,20 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let loss = held_out_loss(&model, &held_ids)?;
     std::fs::create_dir_all(&args.out)?;
     save(&mut model, &args.out.join("model.safetensors"))?;
-    std::fs::write(args.out.join("config.json"), serde_json::to_string_pretty(&config())?)?;
+    std::fs::write(
+        args.out.join("config.json"),
+        serde_json::to_string_pretty(&config())?,
+    )?;
     std::fs::write(args.out.join("tokenizer.json"), &tokenizer_json)?;
     let card = serde_json::json!({
         "seed": args.seed, "steps": args.steps, "tokens_seen": args.steps * args.batch * CONTEXT,
         "training_tokens": train_ids.len(), "held_out_tokens": held_ids.len(),
         "held_out_loss_nats": loss, "uniform_baseline_nats": (VOCAB as f64).ln(), "learning_rate": args.lr,
     });
-    std::fs::write(args.out.join("card.json"), serde_json::to_string_pretty(&card)?)?;
+    std::fs::write(
+        args.out.join("card.json"),
+        serde_json::to_string_pretty(&card)?,
+    )?;
     println!("{card}");
     Ok(())
 }

@@ -57,7 +57,9 @@ pub enum Error {
         shape: String,
     },
     /// A context that is too short for the special tokens or too long for the model.
-    #[error("a context of {context} tokens does not fit: the model takes up to {longest}, {special} of them special")]
+    #[error(
+        "a context of {context} tokens does not fit: the model takes up to {longest}, {special} of them special"
+    )]
     Context {
         /// Tokens asked for.
         context: usize,

@@ -34,7 +34,9 @@ fn chosen(rows: usize, max_rows: usize, seed: u64) -> Vec<usize> {
 
 /// Consecutive rows as ranges.
 fn runs(rows: &[usize]) -> Vec<Range<usize>> {
-    rows.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..run[run.len() - 1] + 1).collect()
+    rows.chunk_by(|a, b| a + 1 == *b)
+        .map(|run| run[0]..run[run.len() - 1] + 1)
+        .collect()
 }
 
 fn read_runs(source: &Source, runs: &[Range<usize>]) -> Result<Vec<f32>, Error> {
@@ -46,15 +48,26 @@ fn read_runs(source: &Source, runs: &[Range<usize>]) -> Result<Vec<f32>, Error> 
 }
 
 fn check_pair(a: &Source, b: &Source) -> Result<(), Error> {
-    let unpaired = |reason| Error::Unpaired { a: a.name().into(), b: b.name().into(), reason };
+    let unpaired = |reason| Error::Unpaired {
+        a: a.name().into(),
+        b: b.name().into(),
+        reason,
+    };
     if a.rows() != b.rows() {
         return Err(unpaired(format!("{} rows against {}", a.rows(), b.rows())));
     }
     for start in (0..a.rows()).step_by(1 << 16) {
         let range = start..(start + (1 << 16)).min(a.rows());
-        let (Some(x), Some(y)) = (a.token_ids(range.clone())?, b.token_ids(range)?) else { return Ok(()) };
+        let (Some(x), Some(y)) = (a.token_ids(range.clone())?, b.token_ids(range)?) else {
+            return Ok(());
+        };
         if let Some(i) = x.iter().zip(&y).position(|(x, y)| x != y) {
-            let reason = format!("row {} is token {} there and token {} here", start + i, x[i], y[i]);
+            let reason = format!(
+                "row {} is token {} there and token {} here",
+                start + i,
+                x[i],
+                y[i]
+            );
             return Err(unpaired(reason));
         }
     }
@@ -80,7 +93,9 @@ mod tests {
     #[test]
     fn different_lengths_are_refused() {
         let source = |n| Source::memory(format!("{n}"), vec![0.0; n], 1);
-        let error = paired_rows(&[source(3), source(4)], 10, 0).unwrap_err().to_string();
+        let error = paired_rows(&[source(3), source(4)], 10, 0)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("3 rows against 4"), "{error}");
     }
 

@@ -3,7 +3,9 @@ use std::io::Read;
 use std::path::Path;
 
 use super::Error;
-use super::store::{Dtype, HookSpec, ModelId, Positions, RowBlock, RowMeta, Settings, Store, Writer};
+use super::store::{
+    Dtype, HookSpec, ModelId, Positions, RowBlock, RowMeta, Settings, Store, Writer,
+};
 use super::text::{TextBlocks, TextMark};
 use crate::device::{block_on, read};
 use crate::hook::{HookPoint, Hooks};
@@ -79,7 +81,12 @@ pub fn capture(
     mut seen: impl FnMut(Progress),
 ) -> Result<Store, Error> {
     let plan = Plan::new(network, text_name, config, device_name)?;
-    let mut contexts = Contexts::new(network, TextBlocks::new(text, text_name), plan.content, config.max_tokens);
+    let mut contexts = Contexts::new(
+        network,
+        TextBlocks::new(text, text_name),
+        plan.content,
+        config.max_tokens,
+    );
     let (mut writer, skip) = match resume {
         true => Store::resume(dir, &plan.settings)?,
         false => {
@@ -108,7 +115,11 @@ pub fn capture(
         let mark = contexts.blocks.mark();
         let bytes = mark.bytes;
         push(&mut writer, mark, &block)?;
-        seen(Progress { tokens, resumed, bytes });
+        seen(Progress {
+            tokens,
+            resumed,
+            bytes,
+        });
     }
     Ok(writer.finish()?)
 }
@@ -133,7 +144,12 @@ pub fn batches(
     max_tokens: Option<u64>,
 ) -> Result<Vec<Tokens>, Error> {
     let content = content(network, context)?;
-    let mut contexts = Contexts::new(network, TextBlocks::new(text, text_name), content, max_tokens);
+    let mut contexts = Contexts::new(
+        network,
+        TextBlocks::new(text, text_name),
+        content,
+        max_tokens,
+    );
     contexts.fill_one()?;
     let mut rows = Vec::new();
     while let Some(next) = contexts.next()? {
@@ -142,12 +158,20 @@ pub fn batches(
     if rows.len() > 1 && rows.last().is_some_and(|r| r.len() < context) {
         rows.pop();
     }
-    Ok(rows.chunks(batch).map(|rows| Tokens::new(rows.to_vec())).collect())
+    Ok(rows
+        .chunks(batch)
+        .map(|rows| Tokens::new(rows.to_vec()))
+        .collect())
 }
 
 fn with_special(network: &Network, context: &[Located]) -> Vec<u32> {
     let (prefix, suffix) = network.tokenizer.special();
-    prefix.iter().copied().chain(context.iter().map(|p| p.id)).chain(suffix.iter().copied()).collect()
+    prefix
+        .iter()
+        .copied()
+        .chain(context.iter().map(|p| p.id))
+        .chain(suffix.iter().copied())
+        .collect()
 }
 
 /// Tokens of the text in a context, or why the context does not fit the model.
@@ -155,7 +179,11 @@ fn content(network: &Network, context: usize) -> Result<usize, Error> {
     let (prefix, suffix) = network.tokenizer.special();
     let (special, longest) = (prefix.len() + suffix.len(), network.model.max_context());
     if context <= special || context > longest {
-        return Err(Error::Context { context, special, longest });
+        return Err(Error::Context {
+            context,
+            special,
+            longest,
+        });
     }
     Ok(context - special)
 }
@@ -170,18 +198,34 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(network: &Network, text: &str, config: &CaptureConfig, device: &str) -> Result<Self, Error> {
-        let hooks = config.hooks.iter().fold(Hooks::new(), |h, name| h.capture(name)).stop_after_last();
+    fn new(
+        network: &Network,
+        text: &str,
+        config: &CaptureConfig,
+        device: &str,
+    ) -> Result<Self, Error> {
+        let hooks = config
+            .hooks
+            .iter()
+            .fold(Hooks::new(), |h, name| h.capture(name))
+            .stop_after_last();
         let points = hooks.captured_points(&network.model.hook_points())?;
         let spec = |p: &HookPoint| match p.row_shape() {
             Some(shape) => Ok(HookSpec::new(p.site.to_string(), shape)),
-            None => Err(Error::NoRows { hook: p.site.to_string(), shape: p.shape_text() }),
+            None => Err(Error::NoRows {
+                hook: p.site.to_string(),
+                shape: p.shape_text(),
+            }),
         };
         let specs = points.iter().map(spec).collect::<Result<Vec<_>, _>>()?;
         let content = content(network, config.context)?;
         let info = &network.info;
         let settings = Settings {
-            model: ModelId { id: info.id.clone(), family: info.family.clone(), sha256: info.sha256.clone() },
+            model: ModelId {
+                id: info.id.clone(),
+                family: info.family.clone(),
+                sha256: info.sha256.clone(),
+            },
             tokenizer_sha256: info.tokenizer_sha256.clone(),
             text: text.into(),
             positions: config.positions,
@@ -194,11 +238,21 @@ impl Plan {
             hooks: specs,
         };
         let settings = settings.with_shard_bytes(config.shard_bytes);
-        Ok(Self { hooks, points, settings, content })
+        Ok(Self {
+            hooks,
+            points,
+            settings,
+            content,
+        })
     }
 
     /// One forward pass, and the rows to keep of it.
-    fn rows(&self, network: &Network, batch: &[Vec<Located>], first: u64) -> Result<RowBlock, Error> {
+    fn rows(
+        &self,
+        network: &Network,
+        batch: &[Vec<Located>],
+        first: u64,
+    ) -> Result<RowBlock, Error> {
         let prefix = network.tokenizer.special().0;
         let tokens = Tokens::new(batch.iter().map(|c| with_special(network, c)).collect());
         let run = network.run(&tokens, &self.hooks)?;
@@ -206,7 +260,15 @@ impl Plan {
         let kept: Vec<Kept> = batch
             .iter()
             .enumerate()
-            .flat_map(|(i, c)| keep(self.settings.positions, c, prefix.len(), first + i as u64, i * pos))
+            .flat_map(|(i, c)| {
+                keep(
+                    self.settings.positions,
+                    c,
+                    prefix.len(),
+                    first + i as u64,
+                    i * pos,
+                )
+            })
             .collect();
         let mut hooks = Vec::new();
         for point in &self.points {
@@ -216,11 +278,19 @@ impl Plan {
             let rows: Vec<f32> = kept.iter().flat_map(|k| k.take(&values, width)).collect();
             if let Some(i) = rows.iter().position(|v| !v.is_finite()) {
                 let row = kept[i / width].meta;
-                return Err(Error::NotFinite { hook: name, context: row.context, position: row.position });
+                return Err(Error::NotFinite {
+                    hook: name,
+                    context: row.context,
+                    position: row.position,
+                });
             }
             hooks.push(rows);
         }
-        Ok(RowBlock { contexts: batch.len(), meta: kept.into_iter().map(|k| k.meta).collect(), hooks })
+        Ok(RowBlock {
+            contexts: batch.len(),
+            meta: kept.into_iter().map(|k| k.meta).collect(),
+            hooks,
+        })
     }
 }
 
@@ -237,14 +307,25 @@ impl Kept {
             return values[self.from * width..self.to * width].to_vec();
         }
         let n = (self.to - self.from) as f64;
-        let mean = |w| (self.from..self.to).map(|r| f64::from(values[r * width + w])).sum::<f64>() / n;
+        let mean = |w| {
+            (self.from..self.to)
+                .map(|r| f64::from(values[r * width + w]))
+                .sum::<f64>()
+                / n
+        };
         (0..width).map(|w| mean(w) as f32).collect()
     }
 }
 
 /// The rows of one context. Positions count from the first token of the model's input, so the
 /// first token of the text stands at `prefix`.
-fn keep(positions: Positions, context: &[Located], prefix: usize, index: u64, base: usize) -> Vec<Kept> {
+fn keep(
+    positions: Positions,
+    context: &[Located],
+    prefix: usize,
+    index: u64,
+    base: usize,
+) -> Vec<Kept> {
     let row = |i: usize| Kept {
         meta: RowMeta {
             token_id: context[i].id,
@@ -265,8 +346,15 @@ fn keep(positions: Positions, context: &[Located], prefix: usize, index: u64, ba
             range.map(row).collect()
         }
         Positions::Mean => {
-            let meta = RowMeta { offset_start: context[0].start, ..row(last).meta };
-            vec![Kept { meta, from: base + prefix, to: base + prefix + context.len() }]
+            let meta = RowMeta {
+                offset_start: context[0].start,
+                ..row(last).meta
+            };
+            vec![Kept {
+                meta,
+                from: base + prefix,
+                to: base + prefix + context.len(),
+            }]
         }
     }
 }
@@ -290,9 +378,21 @@ struct Contexts<'a, R> {
 }
 
 impl<'a, R: Read> Contexts<'a, R> {
-    fn new(network: &'a Network, blocks: TextBlocks<R>, content: usize, max_tokens: Option<u64>) -> Self {
+    fn new(
+        network: &'a Network,
+        blocks: TextBlocks<R>,
+        content: usize,
+        max_tokens: Option<u64>,
+    ) -> Self {
         let left = max_tokens.unwrap_or(u64::MAX);
-        Self { network, blocks, content, left, pending: VecDeque::new(), ended: false }
+        Self {
+            network,
+            blocks,
+            content,
+            left,
+            pending: VecDeque::new(),
+            ended: false,
+        }
     }
 
     fn batch(&mut self, size: usize) -> Result<Vec<Vec<Located>>, Error> {
@@ -305,20 +405,32 @@ impl<'a, R: Read> Contexts<'a, R> {
     }
 
     fn fill_one(&mut self) -> Result<(), Error> {
-        while self.pending.len() < self.content && !self.ended && (self.pending.len() as u64) < self.left {
+        while self.pending.len() < self.content
+            && !self.ended
+            && (self.pending.len() as u64) < self.left
+        {
             self.fill()?;
         }
         match self.pending.is_empty() {
-            true => Err(Error::EmptyText { name: self.blocks.name().into() }),
+            true => Err(Error::EmptyText {
+                name: self.blocks.name().into(),
+            }),
             false => Ok(()),
         }
     }
 
     fn next(&mut self) -> Result<Option<Vec<Located>>, Error> {
-        while self.pending.len() < self.content && !self.ended && (self.pending.len() as u64) < self.left {
+        while self.pending.len() < self.content
+            && !self.ended
+            && (self.pending.len() as u64) < self.left
+        {
             self.fill()?;
         }
-        let n = self.pending.len().min(self.content).min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let n = self
+            .pending
+            .len()
+            .min(self.content)
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         self.left -= n as u64;
         let context: Vec<Located> = self.pending.drain(..n).collect();
         Ok((!context.is_empty()).then_some(context))
@@ -329,8 +441,18 @@ impl<'a, R: Read> Contexts<'a, R> {
             self.ended = true;
             return Ok(());
         };
-        let locate = |p: Piece| Located { id: p.id, start: block.start + p.start as u64, end: block.start + p.end as u64 };
-        self.pending.extend(self.network.tokenizer.encode(&block.text)?.into_iter().map(locate));
+        let locate = |p: Piece| Located {
+            id: p.id,
+            start: block.start + p.start as u64,
+            end: block.start + p.end as u64,
+        };
+        self.pending.extend(
+            self.network
+                .tokenizer
+                .encode(&block.text)?
+                .into_iter()
+                .map(locate),
+        );
         Ok(())
     }
 }

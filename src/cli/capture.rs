@@ -96,15 +96,24 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         None => spinner("capture", "tokens"),
     };
     let (begun, mut tokens, mut here) = (Instant::now(), 0, 0);
-    let store = capture(&network, text, &name, &options.out, &config, options.resume, device.name(), |p| {
-        if tokens == 0 && p.resumed > 0 {
-            bar.set_position(p.resumed);
-            bar.reset_eta();
-        }
-        tokens = p.tokens;
-        here = p.tokens - p.resumed;
-        bar.set_position(p.tokens);
-    })?;
+    let store = capture(
+        &network,
+        text,
+        &name,
+        &options.out,
+        &config,
+        options.resume,
+        device.name(),
+        |p| {
+            if tokens == 0 && p.resumed > 0 {
+                bar.set_position(p.resumed);
+                bar.reset_eta();
+            }
+            tokens = p.tokens;
+            here = p.tokens - p.resumed;
+            bar.set_position(p.tokens);
+        },
+    )?;
     bar.finish_and_clear();
     report(options, &store, here, begun.elapsed().as_secs_f64())
 }
@@ -126,7 +135,12 @@ fn report(options: &Options, store: &Store, tokens: u64, seconds: f64) -> Result
     }
     say!(
         "{}: {} rows at {} hooks in {} shards, {:.1} MB; {tokens} tokens in {seconds:.1} s, {:.0} tokens/s",
-        options.out.display(), summary.rows, summary.hooks, summary.shards, summary.bytes as f64 / 1e6, summary.tokens_per_second,
+        options.out.display(),
+        summary.rows,
+        summary.hooks,
+        summary.shards,
+        summary.bytes as f64 / 1e6,
+        summary.tokens_per_second,
     );
     Ok(())
 }

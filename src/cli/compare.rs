@@ -45,13 +45,24 @@ fn open(spec: &str, hooks: &str) -> Result<Vec<Source>, Failure> {
         return Ok(vec![Source::open(spec)?]);
     }
     let store = std::sync::Arc::new(Store::open(spec)?);
-    let wanted: Vec<&str> =
-        store.hooks().iter().map(|h| h.name.as_str()).filter(|name| matches(hooks, name)).collect();
+    let wanted: Vec<&str> = store
+        .hooks()
+        .iter()
+        .map(|h| h.name.as_str())
+        .filter(|name| matches(hooks, name))
+        .collect();
     if wanted.is_empty() {
         let all: Vec<&str> = store.hooks().iter().map(|h| h.name.as_str()).collect();
-        return Err(format!("{spec}: no hook matches `{hooks}`; it holds {}", all.join(", ")).into());
+        return Err(format!(
+            "{spec}: no hook matches `{hooks}`; it holds {}",
+            all.join(", ")
+        )
+        .into());
     }
-    wanted.into_iter().map(|name| Ok(Source::hook(&store, name)?)).collect()
+    wanted
+        .into_iter()
+        .map(|name| Ok(Source::hook(&store, name)?))
+        .collect()
 }
 
 fn tensor(rows: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
@@ -60,44 +71,91 @@ fn tensor(rows: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
 }
 
 /// Compares the sources of two sides; `right` empty means the left side with itself.
-pub(super) fn compare(left: &[Source], right: &[Source], metrics: &[Metric], max_rows: usize, seed: u64, device: &Device) -> Result<Vec<Comparison>, Failure> {
+pub(super) fn compare(
+    left: &[Source],
+    right: &[Source],
+    metrics: &[Metric],
+    max_rows: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<Vec<Comparison>, Failure> {
     let all: Vec<Source> = left.iter().chain(right).cloned().collect();
     let rows = paired_rows(&all, max_rows, seed)?;
     let used = rows[0].len() / all[0].width();
-    let mut x: Vec<Tensor<2>> =
-        rows.into_iter().zip(&all).map(|(rows, s)| tensor(rows, s.width(), device)).collect();
+    let mut x: Vec<Tensor<2>> = rows
+        .into_iter()
+        .zip(&all)
+        .map(|(rows, s)| tensor(rows, s.width(), device))
+        .collect();
     let y = x.split_off(left.len());
     let columns = if right.is_empty() { left } else { right };
     let labels = |sources: &[Source]| sources.iter().map(|s| s.name().to_string()).collect();
-    metrics.iter().map(|metric| {
-        let progress = bar("compare", "steps", 1);
-        let seen = |done: usize, total: usize| {
-            progress.set_length(total as u64);
-            progress.set_position(done as u64);
-        };
-        let values = if right.is_empty() { matrix(&x, &x, *metric, seen) } else { matrix(&x, &y, *metric, seen) };
-        progress.finish_and_clear();
-        let values = values.map_err(|e| format!("{metric}: {e}"))?;
-        Ok(Comparison { metric: metric.to_string(), rows: used, of_rows: all[0].rows(), row_labels: labels(left), column_labels: labels(columns), values })
-    }).collect()
+    metrics
+        .iter()
+        .map(|metric| {
+            let progress = bar("compare", "steps", 1);
+            let seen = |done: usize, total: usize| {
+                progress.set_length(total as u64);
+                progress.set_position(done as u64);
+            };
+            let values = if right.is_empty() {
+                matrix(&x, &x, *metric, seen)
+            } else {
+                matrix(&x, &y, *metric, seen)
+            };
+            progress.finish_and_clear();
+            let values = values.map_err(|e| format!("{metric}: {e}"))?;
+            Ok(Comparison {
+                metric: metric.to_string(),
+                rows: used,
+                of_rows: all[0].rows(),
+                row_labels: labels(left),
+                column_labels: labels(columns),
+                values,
+            })
+        })
+        .collect()
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let left = open(&options.a, &options.hooks)?;
-    let right = options.b.as_ref().map_or(Ok(Vec::new()), |b| open(b, &options.hooks))?;
+    let right = options
+        .b
+        .as_ref()
+        .map_or(Ok(Vec::new()), |b| open(b, &options.hooks))?;
     let device = options.device.open()?;
-    let found = compare(&left, &right, &options.metric, options.max_rows, options.seed, &device)?;
+    let found = compare(
+        &left,
+        &right,
+        &options.metric,
+        options.max_rows,
+        options.seed,
+        &device,
+    )?;
     if let Some(out) = &options.out {
         std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
         write_whole(&out.join(COMPARISON), &serde_json::to_vec_pretty(&found)?)?;
     }
-    if options.json { print_json(&found) } else { found.iter().try_for_each(print) }
+    if options.json {
+        print_json(&found)
+    } else {
+        found.iter().try_for_each(print)
+    }
 }
 
 pub(super) fn print(found: &Comparison) -> Result<(), Failure> {
-    say!("{} over {} of {} rows", found.metric, found.rows, found.of_rows);
+    say!(
+        "{} over {} of {} rows",
+        found.metric,
+        found.rows,
+        found.of_rows
+    );
     if let [[value]] = found.values.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
-        say!("{value:.6}  {}  {}", found.row_labels[0], found.column_labels[0]);
+        say!(
+            "{value:.6}  {}  {}",
+            found.row_labels[0],
+            found.column_labels[0]
+        );
         return Ok(());
     }
     let wide = found.row_labels.iter().map(String::len).max().unwrap_or(0);

@@ -2,8 +2,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, print_json};
-use crate::device::{AdapterInfo, AutoChoice, DeviceSpec, adapters, auto_choice, self_check};
 use crate::Device;
+use crate::device::{AdapterInfo, AutoChoice, DeviceSpec, adapters, auto_choice, self_check};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -30,11 +30,33 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if options.json {
         return print_json(&Listing { adapters, auto });
     }
-    say!("{:<20} {:<40} {:<11} {:<7} {:>9}  driver", "device", "name", "kind", "api", "buffer");
-    say!("{:<20} {:<40} {:<11} {:<7} {:>9}  ", "cpu", Device::cpu().name(), "cpu", "-", "-");
+    say!(
+        "{:<20} {:<40} {:<11} {:<7} {:>9}  driver",
+        "device",
+        "name",
+        "kind",
+        "api",
+        "buffer"
+    );
+    say!(
+        "{:<20} {:<40} {:<11} {:<7} {:>9}  ",
+        "cpu",
+        Device::cpu().name(),
+        "cpu",
+        "-",
+        "-"
+    );
     for a in &adapters {
         let buffer = format!("{} MiB", a.max_buffer_size >> 20);
-        say!("{:<20} {:<40} {:<11} {:<7} {buffer:>9}  {} {}", a.spec.to_string(), a.name, a.kind.to_string(), a.api, a.driver, a.driver_info);
+        say!(
+            "{:<20} {:<40} {:<11} {:<7} {buffer:>9}  {} {}",
+            a.spec.to_string(),
+            a.name,
+            a.kind.to_string(),
+            a.api,
+            a.driver,
+            a.driver_info
+        );
     }
     say!("\nauto takes {}: {}", auto.spec, auto.why);
     Ok(())
@@ -48,8 +70,16 @@ fn check(spec: &DeviceSpec, json: bool) -> Result<(), Failure> {
     } else {
         say!("{}", device.name());
         for case in &report.cases {
-            say!("{} {}", if case.passed() { "ok    " } else { "WRONG " }, case.name);
+            say!(
+                "{} {}",
+                if case.passed() { "ok    " } else { "WRONG " },
+                case.name
+            );
         }
     }
-    if report.passed() { Ok(()) } else { Err("this device computes something wrong; use --device cpu".into()) }
+    if report.passed() {
+        Ok(())
+    } else {
+        Err("this device computes something wrong; use --device cpu".into())
+    }
 }

@@ -24,8 +24,13 @@ struct Point {
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let network = model::load(&options.model, &Device::cpu())?;
     let points = network.model.hook_points();
-    let points: Vec<Point> =
-        points.iter().map(|p| Point { name: p.site.to_string(), shape: p.shape_text() }).collect();
+    let points: Vec<Point> = points
+        .iter()
+        .map(|p| Point {
+            name: p.site.to_string(),
+            shape: p.shape_text(),
+        })
+        .collect();
     if options.json {
         return print_json(&points);
     }

@@ -60,7 +60,12 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 struct DeviceOption {
     /// auto, cpu, wgpu, wgpu:discrete[:N], wgpu:integrated[:N], wgpu:software.
-    #[arg(long, value_name = "DEVICE", env = "INSCAPE_DEVICE", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        env = "INSCAPE_DEVICE",
+        default_value = "auto"
+    )]
     device: DeviceSpec,
 }
 
@@ -92,8 +97,10 @@ impl Cli {
 
 /// A bar over `len` things of a kind, with rate and time left; hidden off a terminal.
 fn bar(what: &'static str, unit: &'static str, len: u64) -> ProgressBar {
-    let template = format!("{what:<10} {{bar:28}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}");
-    let bar = ProgressBar::new(len).with_style(ProgressStyle::with_template(&template).expect("the template is valid"));
+    let template =
+        format!("{what:<10} {{bar:28}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left  {{msg}}");
+    let bar = ProgressBar::new(len)
+        .with_style(ProgressStyle::with_template(&template).expect("the template is valid"));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
@@ -101,7 +108,8 @@ fn bar(what: &'static str, unit: &'static str, len: u64) -> ProgressBar {
 /// A rate without an end.
 fn spinner(what: &'static str, unit: &'static str) -> ProgressBar {
     let template = format!("{what:<10} {{spinner}} {{pos}} {unit}  {{per_sec}}  {{elapsed}}");
-    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template(&template).expect("the template is valid"));
+    let bar = ProgressBar::new_spinner()
+        .with_style(ProgressStyle::with_template(&template).expect("the template is valid"));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
@@ -127,15 +135,25 @@ fn place(text: &str, len: usize) -> Result<usize, Failure> {
         }
         None => text.parse().map_err(|_| bad())?,
     };
-    if at > len { Err(format!("row {at} of {len}").into()) } else { Ok(at) }
+    if at > len {
+        Err(format!("row {at} of {len}").into())
+    } else {
+        Ok(at)
+    }
 }
 
 /// `A..B` with either end left out, each a row number or a share.
 fn rows(text: &str, len: usize) -> Result<std::ops::Range<usize>, Failure> {
-    let (a, b) = text.split_once("..").ok_or_else(|| format!("`{text}` is no range like ..90% or 1000..2000"))?;
+    let (a, b) = text
+        .split_once("..")
+        .ok_or_else(|| format!("`{text}` is no range like ..90% or 1000..2000"))?;
     let start = if a.is_empty() { 0 } else { place(a, len)? };
     let end = if b.is_empty() { len } else { place(b, len)? };
-    if start < end { Ok(start..end) } else { Err(format!("`{text}` holds none of {len} rows").into()) }
+    if start < end {
+        Ok(start..end)
+    } else {
+        Err(format!("`{text}` holds none of {len} rows").into())
+    }
 }
 
 #[cfg(test)]

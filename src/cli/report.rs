@@ -36,7 +36,13 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
             None
         }
     };
-    let gather = Gather { title: &options.title, dirs: &options.dirs, network: network.as_ref(), device: &device, cards: options.cards };
+    let gather = Gather {
+        title: &options.title,
+        dirs: &options.dirs,
+        network: network.as_ref(),
+        device: &device,
+        cards: options.cards,
+    };
     let report = gather.run(|note| eprintln!("note: {note}"))?;
     write(&options.out, &report)?;
     let bytes = std::fs::metadata(&options.out)?.len();
@@ -46,7 +52,14 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 
 /// The embedded model that the first autoencoder was trained on, if it is one.
 fn embedded(dirs: &[PathBuf]) -> Option<PathBuf> {
-    let infos = dirs.iter().filter_map(|d| crate::sae::session::run_info(d).ok());
-    let id = infos.filter_map(|i| i.store.map(|s| s.settings.model.id)).next()?;
-    model::load::EMBEDDED.iter().any(|m| m.name == id).then(|| id.into())
+    let infos = dirs
+        .iter()
+        .filter_map(|d| crate::sae::session::run_info(d).ok());
+    let id = infos
+        .filter_map(|i| i.store.map(|s| s.settings.model.id))
+        .next()?;
+    model::load::EMBEDDED
+        .iter()
+        .any(|m| m.name == id)
+        .then(|| id.into())
 }

@@ -128,8 +128,14 @@ pub(super) fn open_source(spec: &str, hook: Option<&str>) -> Result<Source, Fail
 /// `3072`, or `8x` times the input width.
 fn width(text: &str, d_in: usize) -> Result<usize, Failure> {
     let number = text.strip_suffix('x').unwrap_or(text);
-    let n: usize = number.parse().map_err(|_| format!("--width `{text}` is no number and no multiple like 8x"))?;
-    Ok(if text.ends_with('x') { n.saturating_mul(d_in) } else { n })
+    let n: usize = number
+        .parse()
+        .map_err(|_| format!("--width `{text}` is no number and no multiple like 8x"))?;
+    Ok(if text.ends_with('x') {
+        n.saturating_mul(d_in)
+    } else {
+        n
+    })
 }
 
 fn train(options: &Train) -> Result<(), Failure> {
@@ -164,7 +170,12 @@ fn train(options: &Train) -> Result<(), Failure> {
         }
         progress.set_position(line.tokens);
         let s = line.stats;
-        progress.set_message(format!("loss {:.4}  L0 {:.1}  dead {:.2} %", s.loss, s.l0, 100.0 * s.dead_share));
+        progress.set_message(format!(
+            "loss {:.4}  L0 {:.1}  dead {:.2} %",
+            s.loss,
+            s.l0,
+            100.0 * s.dead_share
+        ));
         last = Some(*line);
     })?;
     progress.finish_and_clear();
@@ -173,8 +184,14 @@ fn train(options: &Train) -> Result<(), Failure> {
         (Some(line), true) => print_json(&line)?,
         (Some(line), false) => say!(
             "{}: {} latents, k {}; {} activations, last batch FVU {:.4}, L0 {:.1}, dead {:.2} %, {:.0} activations/s",
-            options.out.display(), d_sae, config.k, line.tokens, line.stats.fvu, line.stats.l0,
-            100.0 * line.stats.dead_share, line.tokens_per_second,
+            options.out.display(),
+            d_sae,
+            config.k,
+            line.tokens,
+            line.stats.fvu,
+            line.stats.l0,
+            100.0 * line.stats.dead_share,
+            line.tokens_per_second,
         ),
         (None, _) => {}
     }
@@ -186,30 +203,64 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     let (sae, metadata) = format::load(&options.sae, device.tensor())?;
     let trained = metadata["hook_name"].as_str().map(str::to_owned);
     let is_store = Path::new(&options.source).is_dir();
-    let hook = options.hook.clone().or(if is_store { trained.clone() } else { None });
+    let hook = options
+        .hook
+        .clone()
+        .or(if is_store { trained.clone() } else { None });
     let all = open_source(&options.source, hook.as_deref())?;
     let source = all.sub(rows(&options.rows, all.rows())?)?;
     let progress = bar("evaluate", "rows", source.rows() as u64);
-    let reconstruction = session::evaluate(&sae, &source, &device, |n| progress.set_position(n as u64))?;
+    let reconstruction =
+        session::evaluate(&sae, &source, &device, |n| progress.set_position(n as u64))?;
     progress.finish_and_clear();
     let spliced = match (&options.model, &options.text) {
         (Some(model), Some(text)) => {
-            let hook = options.hook.clone().or(trained).ok_or("the autoencoder names no hook; give --hook")?;
+            let hook = options
+                .hook
+                .clone()
+                .or(trained)
+                .ok_or("the autoencoder names no hook; give --hook")?;
             let accumulator = SplicedAccumulator::new(sae, &hook);
             Some(splice(accumulator, model, text, options, &device)?)
         }
         _ => None,
     };
     let density_histogram = reconstruction.density_histogram(4);
-    let found = Evaluated { source: source.name().into(), rows: options.rows.clone(), reconstruction, density_histogram, spliced };
-    write_whole(&options.sae.join(EVALUATION), &serde_json::to_vec_pretty(&found)?)?;
-    if options.json { print_json(&found) } else { print(&found) }
+    let found = Evaluated {
+        source: source.name().into(),
+        rows: options.rows.clone(),
+        reconstruction,
+        density_histogram,
+        spliced,
+    };
+    write_whole(
+        &options.sae.join(EVALUATION),
+        &serde_json::to_vec_pretty(&found)?,
+    )?;
+    if options.json {
+        print_json(&found)
+    } else {
+        print(&found)
+    }
 }
 
-fn splice(mut all: SplicedAccumulator, model: &Path, text: &Path, options: &Eval, device: &Device) -> Result<Spliced, Failure> {
+fn splice(
+    mut all: SplicedAccumulator,
+    model: &Path,
+    text: &Path,
+    options: &Eval,
+    device: &Device,
+) -> Result<Spliced, Failure> {
     let network = model::load(model, device)?;
     let (reader, name) = open_text(text)?;
-    let batches = capture::batches(&network, reader, &name, options.context, 16, Some(options.text_tokens))?;
+    let batches = capture::batches(
+        &network,
+        reader,
+        &name,
+        options.context,
+        16,
+        Some(options.text_tokens),
+    )?;
     let progress = bar("splice", "batches", batches.len() as u64);
     for tokens in &batches {
         block_on(all.add(network.model.as_ref(), tokens))?;
@@ -222,16 +273,36 @@ fn splice(mut all: SplicedAccumulator, model: &Path, text: &Path, options: &Eval
 pub(super) fn print(found: &Evaluated) -> Result<(), Failure> {
     let r = &found.reconstruction;
     say!("{} rows {} of {}", r.rows, found.rows, found.source);
-    say!("L0 {:.2}   FVU {:.4}   cosine {:.4}   dead {:.2} %", r.l0, r.fvu, r.cosine, 100.0 * r.dead_share);
+    say!(
+        "L0 {:.2}   FVU {:.4}   cosine {:.4}   dead {:.2} %",
+        r.l0,
+        r.fvu,
+        r.cosine,
+        100.0 * r.dead_share
+    );
     say!("log10 density: latents");
-    let most = found.density_histogram.iter().map(|b| b.1).max().unwrap_or(1).max(1);
+    let most = found
+        .density_histogram
+        .iter()
+        .map(|b| b.1)
+        .max()
+        .unwrap_or(1)
+        .max(1);
     for (edge, count) in &found.density_histogram {
-        say!("{edge:>6.2} {count:>7} {}", "#".repeat((count * 40 / most) as usize));
+        say!(
+            "{edge:>6.2} {count:>7} {}",
+            "#".repeat((count * 40 / most) as usize)
+        );
     }
     if let Some(s) = &found.spliced {
         say!(
             "cross-entropy {:.4}, spliced {:.4}, zero-ablated {:.4} nats: recovered {:.2} % (KL {:.4}, {} tokens)",
-            s.ce_original, s.ce_spliced, s.ce_zero, 100.0 * s.ce_recovered, s.kl_spliced, s.tokens,
+            s.ce_original,
+            s.ce_spliced,
+            s.ce_zero,
+            100.0 * s.ce_recovered,
+            s.kl_spliced,
+            s.tokens,
         );
     }
     Ok(())

@@ -27,7 +27,10 @@ pub struct Hooks {
 impl fmt::Debug for Hooks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let edits: Vec<&String> = self.edits.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Hooks").field("captures", &self.captures).field("edits", &edits).finish()
+        f.debug_struct("Hooks")
+            .field("captures", &self.captures)
+            .field("edits", &edits)
+            .finish()
     }
 }
 
@@ -72,9 +75,16 @@ impl Hooks {
     pub fn captured_points(&self, points: &[HookPoint]) -> Result<Vec<HookPoint>, Error> {
         let mut wanted = vec![false; points.len()];
         for pattern in &self.captures {
-            matching(pattern, points)?.into_iter().for_each(|i| wanted[i] = true);
+            matching(pattern, points)?
+                .into_iter()
+                .for_each(|i| wanted[i] = true);
         }
-        Ok(points.iter().zip(wanted).filter(|(_, w)| *w).map(|(p, _)| p.clone()).collect())
+        Ok(points
+            .iter()
+            .zip(wanted)
+            .filter(|(_, w)| *w)
+            .map(|(p, _)| p.clone())
+            .collect())
     }
 
     /// Binds the patterns to a model's points for one call.
@@ -82,13 +92,20 @@ impl Hooks {
     /// # Errors
     /// [`Error::Unknown`] or [`Error::BadPattern`] names the pattern.
     pub fn bind(&self, points: &[HookPoint]) -> Result<Tap<'_>, Error> {
-        let mut tap = Tap { stop_after_last: self.stop_after_last, ..Tap::none() };
+        let mut tap = Tap {
+            stop_after_last: self.stop_after_last,
+            ..Tap::none()
+        };
         for point in self.captured_points(points)? {
             tap.plan.entry(point.site).or_default().capture = true;
         }
         for (pattern, edit) in &self.edits {
             for i in matching(pattern, points)? {
-                tap.plan.entry(points[i].site).or_default().edits.push(edit.as_ref());
+                tap.plan
+                    .entry(points[i].site)
+                    .or_default()
+                    .edits
+                    .push(edit.as_ref());
             }
         }
         tap.pending = tap.plan.len();
@@ -104,11 +121,19 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 
 fn matching(pattern: &str, points: &[HookPoint]) -> Result<Vec<usize>, Error> {
     let glob = GlobBuilder::new(pattern).literal_separator(false).build();
-    let glob = glob.map_err(|e| Error::BadPattern { pattern: pattern.into(), reason: e.kind().to_string() })?;
+    let glob = glob.map_err(|e| Error::BadPattern {
+        pattern: pattern.into(),
+        reason: e.kind().to_string(),
+    })?;
     let matcher = glob.compile_matcher();
-    let found: Vec<usize> =
-        (0..points.len()).filter(|&i| matcher.is_match(points[i].site.to_string())).collect();
-    if found.is_empty() { Err(unknown(pattern, points)) } else { Ok(found) }
+    let found: Vec<usize> = (0..points.len())
+        .filter(|&i| matcher.is_match(points[i].site.to_string()))
+        .collect();
+    if found.is_empty() {
+        Err(unknown(pattern, points))
+    } else {
+        Ok(found)
+    }
 }
 
 fn unknown(pattern: &str, points: &[HookPoint]) -> Error {
@@ -119,8 +144,19 @@ fn unknown(pattern: &str, points: &[HookPoint]) -> Error {
         _ => String::new(),
     };
     let step = (names.len() / 4).max(1);
-    let examples = names.iter().step_by(step).take(4).cloned().collect::<Vec<_>>().join(", ");
-    Error::Unknown { pattern: pattern.into(), hint, count: names.len(), examples }
+    let examples = names
+        .iter()
+        .step_by(step)
+        .take(4)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    Error::Unknown {
+        pattern: pattern.into(),
+        hint,
+        count: names.len(),
+        examples,
+    }
 }
 
 /// Levenshtein distance, for the hint in an error.
@@ -132,7 +168,9 @@ fn distance(a: &str, b: &str) -> usize {
         for (j, y) in b.bytes().enumerate() {
             let above = row[j + 1];
             row[j] = left;
-            left = (diagonal + usize::from(x != y)).min(left + 1).min(above + 1);
+            left = (diagonal + usize::from(x != y))
+                .min(left + 1)
+                .min(above + 1);
             diagonal = above;
         }
         row[b.len()] = left;
@@ -158,7 +196,12 @@ pub struct Tap<'a> {
 impl Tap<'_> {
     /// A tap that observes nothing.
     pub fn none() -> Self {
-        Tap { plan: BTreeMap::new(), captured: BTreeMap::new(), pending: 0, stop_after_last: false }
+        Tap {
+            plan: BTreeMap::new(),
+            captured: BTreeMap::new(),
+            pending: 0,
+            stop_after_last: false,
+        }
     }
 
     /// Passes the tensor at `site` through this call's edits and keeps it if asked for. Costs
@@ -166,16 +209,26 @@ impl Tap<'_> {
     ///
     /// # Panics
     /// If an edit changed the shape.
-    pub fn at<const D: usize>(&mut self, site: Site, x: burn::tensor::Tensor<D>) -> burn::tensor::Tensor<D>
+    pub fn at<const D: usize>(
+        &mut self,
+        site: Site,
+        x: burn::tensor::Tensor<D>,
+    ) -> burn::tensor::Tensor<D>
     where
         burn::tensor::Tensor<D>: Rank,
     {
-        let Some(plan) = self.plan.get_mut(&site) else { return x };
+        let Some(plan) = self.plan.get_mut(&site) else {
+            return x;
+        };
         let shape = x.shape();
         let mut act = x.wrap();
         for edit in &plan.edits {
             act = edit(site, act);
-            assert!(act.shape() == shape, "edit at {site}: shape {shape:?} became {:?}", act.shape());
+            assert!(
+                act.shape() == shape,
+                "edit at {site}: shape {shape:?} became {:?}",
+                act.shape()
+            );
         }
         if !std::mem::replace(&mut plan.fired, true) {
             self.pending -= 1;
@@ -196,9 +249,17 @@ impl Tap<'_> {
     /// # Errors
     /// [`Error::Unfired`] if a point that was asked for was never reached.
     pub fn finish(self) -> Result<Captured, Error> {
-        let unfired: Vec<String> =
-            self.plan.iter().filter(|(_, p)| !p.fired).map(|(s, _)| s.to_string()).collect();
-        if unfired.is_empty() { Ok(Captured(self.captured)) } else { Err(Error::Unfired(unfired.join(", "))) }
+        let unfired: Vec<String> = self
+            .plan
+            .iter()
+            .filter(|(_, p)| !p.fired)
+            .map(|(s, _)| s.to_string())
+            .collect();
+        if unfired.is_empty() {
+            Ok(Captured(self.captured))
+        } else {
+            Err(Error::Unfired(unfired.join(", ")))
+        }
     }
 }
 
@@ -213,7 +274,8 @@ impl Captured {
     /// [`Error::NotCaptured`] if it was not asked for.
     pub fn get(&self, name: &str) -> Result<&Activation, Error> {
         let site = name.parse::<Site>().ok();
-        site.and_then(|s| self.0.get(&s)).ok_or_else(|| Error::NotCaptured(name.into()))
+        site.and_then(|s| self.0.get(&s))
+            .ok_or_else(|| Error::NotCaptured(name.into()))
     }
 
     /// Every site kept, in order.
@@ -239,7 +301,10 @@ mod tests {
     use burn::tensor::{Device, Tensor};
 
     fn points() -> Vec<HookPoint> {
-        let block = |l| [BlockSite::ResidPre, BlockSite::ResidPost].map(|s| HookPoint::rows(Site::Block(l, s), 2));
+        let block = |l| {
+            [BlockSite::ResidPre, BlockSite::ResidPost]
+                .map(|s| HookPoint::rows(Site::Block(l, s), 2))
+        };
         (0..12).flat_map(block).collect()
     }
 
@@ -250,15 +315,35 @@ mod tests {
     #[test]
     fn globs_match_like_names() {
         let hooks = Hooks::new().capture("blocks.1*.hook_resid_post");
-        let names: Vec<String> =
-            hooks.captured_points(&points()).unwrap().iter().map(|p| p.site.to_string()).collect();
-        assert_eq!(names, ["blocks.1.hook_resid_post", "blocks.10.hook_resid_post", "blocks.11.hook_resid_post"]);
+        let names: Vec<String> = hooks
+            .captured_points(&points())
+            .unwrap()
+            .iter()
+            .map(|p| p.site.to_string())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "blocks.1.hook_resid_post",
+                "blocks.10.hook_resid_post",
+                "blocks.11.hook_resid_post"
+            ]
+        );
     }
 
     #[test]
     fn an_unknown_name_is_an_error_with_a_hint() {
-        let error = Hooks::new().capture("blocks.3.hook_resid_pos").bind(&points()).err().unwrap();
-        assert!(error.to_string().contains("did you mean `blocks.3.hook_resid_post`"), "{error}");
+        let error = Hooks::new()
+            .capture("blocks.3.hook_resid_pos")
+            .bind(&points())
+            .err()
+            .unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains("did you mean `blocks.3.hook_resid_post`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -266,31 +351,45 @@ mod tests {
         let hooks = Hooks::new().capture("blocks.0.hook_resid_*");
         let mut tap = hooks.bind(&points()).unwrap();
         tap.at(Site::Block(0, BlockSite::ResidPre), ones());
-        assert_eq!(tap.finish().unwrap_err(), Error::Unfired("blocks.0.hook_resid_post".into()));
+        assert_eq!(
+            tap.finish().unwrap_err(),
+            Error::Unfired("blocks.0.hook_resid_post".into())
+        );
     }
 
     #[test]
     fn edits_run_in_order_and_captures_see_them() {
         let hooks = Hooks::new()
-            .edit("blocks.0.hook_resid_pre", |_, a| Activation::R3(a.r3() + 1.0))
-            .edit("blocks.0.hook_resid_pre", |_, a| Activation::R3(a.r3() * 3.0))
+            .edit("blocks.0.hook_resid_pre", |_, a| {
+                Activation::R3(a.r3() + 1.0)
+            })
+            .edit("blocks.0.hook_resid_pre", |_, a| {
+                Activation::R3(a.r3() * 3.0)
+            })
             .capture("blocks.0.hook_resid_pre")
             .stop_after_last();
         let mut tap = hooks.bind(&points()).unwrap();
         assert!(!tap.done());
         let out = tap.at(Site::Block(0, BlockSite::ResidPre), ones());
         assert!(tap.done());
-        assert_eq!(out.into_data().to_vec::<f32>().unwrap(), [6.0, 6.0]);
+        assert_eq!(out.into_data().try_to_vec::<f32>().unwrap(), [6.0, 6.0]);
         let kept = tap.finish().unwrap()["blocks.0.hook_resid_pre"].clone();
-        assert_eq!(kept.r3().into_data().to_vec::<f32>().unwrap(), [6.0, 6.0]);
+        assert_eq!(
+            kept.r3().into_data().try_to_vec::<f32>().unwrap(),
+            [6.0, 6.0]
+        );
     }
 
     #[test]
     #[should_panic(expected = "edit at blocks.0.hook_resid_pre: shape")]
     fn an_edit_may_not_change_the_shape() {
-        let hooks = Hooks::new()
-            .edit("blocks.0.hook_resid_pre", |_, a| Activation::R3(a.r3().repeat_dim(1, 2)));
-        hooks.bind(&points()).unwrap().at(Site::Block(0, BlockSite::ResidPre), ones());
+        let hooks = Hooks::new().edit("blocks.0.hook_resid_pre", |_, a| {
+            Activation::R3(a.r3().repeat_dim(1, 2))
+        });
+        hooks
+            .bind(&points())
+            .unwrap()
+            .at(Site::Block(0, BlockSite::ResidPre), ones());
     }
 
     #[test]

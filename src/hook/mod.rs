@@ -19,7 +19,9 @@ pub use site::{BlockSite, Dim, HookPoint, Site};
 #[non_exhaustive]
 pub enum Error {
     /// The pattern names no hook point of this model.
-    #[error("no hook point matches `{pattern}`{hint}; this model has {count} points, for example: {examples}")]
+    #[error(
+        "no hook point matches `{pattern}`{hint}; this model has {count} points, for example: {examples}"
+    )]
     Unknown {
         /// The name or glob asked for.
         pattern: String,

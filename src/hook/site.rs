@@ -2,7 +2,10 @@ use std::{fmt, str::FromStr};
 
 /// A place inside one transformer block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "each variant is documented by its TransformerLens name in BLOCK_SITES")]
+#[allow(
+    missing_docs,
+    reason = "each variant is documented by its TransformerLens name in BLOCK_SITES"
+)]
 pub enum BlockSite {
     ResidPre,
     Ln1Scale,
@@ -94,11 +97,17 @@ impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Block(layer, site) => {
-                let (_, name) = BLOCK_SITES.iter().find(|(s, _)| s == site).expect("table is total");
+                let (_, name) = BLOCK_SITES
+                    .iter()
+                    .find(|(s, _)| s == site)
+                    .expect("table is total");
                 write!(f, "blocks.{layer}.{name}")
             }
             plain => {
-                let (_, name) = PLAIN_SITES.iter().find(|(s, _)| s == plain).expect("table is total");
+                let (_, name) = PLAIN_SITES
+                    .iter()
+                    .find(|(s, _)| s == plain)
+                    .expect("table is total");
                 f.write_str(name)
             }
         }
@@ -114,19 +123,28 @@ impl FromStr for Site {
     type Err = ParseSiteError;
 
     fn from_str(text: &str) -> Result<Self, ParseSiteError> {
-        parse_plain(text).or_else(|| parse_block(text)).ok_or_else(|| ParseSiteError(text.into()))
+        parse_plain(text)
+            .or_else(|| parse_block(text))
+            .ok_or_else(|| ParseSiteError(text.into()))
     }
 }
 
 fn parse_plain(text: &str) -> Option<Site> {
-    PLAIN_SITES.iter().find(|(_, name)| *name == text).map(|(site, _)| *site)
+    PLAIN_SITES
+        .iter()
+        .find(|(_, name)| *name == text)
+        .map(|(site, _)| *site)
 }
 
 fn parse_block(text: &str) -> Option<Site> {
     let (layer, name) = text.strip_prefix("blocks.")?.split_once('.')?;
-    let canonical = layer.bytes().all(|b| b.is_ascii_digit()) && (layer == "0" || !layer.starts_with('0'));
+    let canonical =
+        layer.bytes().all(|b| b.is_ascii_digit()) && (layer == "0" || !layer.starts_with('0'));
     let (site, _) = BLOCK_SITES.iter().find(|(_, n)| *n == name)?;
-    canonical.then(|| layer.parse().ok()).flatten().map(|layer| Site::Block(layer, *site))
+    canonical
+        .then(|| layer.parse().ok())
+        .flatten()
+        .map(|layer| Site::Block(layer, *site))
 }
 
 /// One dimension of a hook point's shape.
@@ -162,17 +180,26 @@ pub struct HookPoint {
 impl HookPoint {
     /// `[batch, pos, width]`.
     pub fn rows(site: Site, width: usize) -> Self {
-        Self { site, shape: vec![Dim::Batch, Dim::Pos, Dim::Size(width)] }
+        Self {
+            site,
+            shape: vec![Dim::Batch, Dim::Pos, Dim::Size(width)],
+        }
     }
 
     /// `[batch, pos, heads, d_head]`.
     pub fn heads(site: Site, heads: usize, d_head: usize) -> Self {
-        Self { site, shape: vec![Dim::Batch, Dim::Pos, Dim::Size(heads), Dim::Size(d_head)] }
+        Self {
+            site,
+            shape: vec![Dim::Batch, Dim::Pos, Dim::Size(heads), Dim::Size(d_head)],
+        }
     }
 
     /// `[batch, heads, pos, pos]`.
     pub fn square(site: Site, heads: usize) -> Self {
-        Self { site, shape: vec![Dim::Batch, Dim::Size(heads), Dim::Pos, Dim::Pos] }
+        Self {
+            site,
+            shape: vec![Dim::Batch, Dim::Size(heads), Dim::Pos, Dim::Pos],
+        }
     }
 
     /// The shape of one position's row (`[384]`, `[12, 32]`), or `None` where a position has
@@ -180,7 +207,9 @@ impl HookPoint {
     pub fn row_shape(&self) -> Option<Vec<usize>> {
         let sizes = self.shape.get(2..)?.iter();
         let fixed = sizes.map(|d| if let Dim::Size(n) = d { Some(*n) } else { None });
-        (self.shape[1] == Dim::Pos).then(|| fixed.collect()).flatten()
+        (self.shape[1] == Dim::Pos)
+            .then(|| fixed.collect())
+            .flatten()
     }
 
     /// `[batch, pos, 384]`.
@@ -201,20 +230,36 @@ mod tests {
         for site in blocks.chain(PLAIN_SITES.iter().map(|(s, _)| *s)) {
             assert_eq!(site.to_string().parse(), Ok(site));
         }
-        assert_eq!(Site::Block(3, BlockSite::Pattern).to_string(), "blocks.3.attn.hook_pattern");
+        assert_eq!(
+            Site::Block(3, BlockSite::Pattern).to_string(),
+            "blocks.3.attn.hook_pattern"
+        );
     }
 
     #[test]
     fn near_misses_are_refused() {
-        for text in ["", "blocks.3", "blocks.03.hook_resid_pre", "blocks.-1.hook_resid_pre", "blocks.3.hook_resid", "Hook_embed"] {
+        for text in [
+            "",
+            "blocks.3",
+            "blocks.03.hook_resid_pre",
+            "blocks.-1.hook_resid_pre",
+            "blocks.3.hook_resid",
+            "Hook_embed",
+        ] {
             assert!(text.parse::<Site>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn scores_have_no_row() {
-        assert_eq!(HookPoint::square(Site::Block(0, BlockSite::Pattern), 12).row_shape(), None);
-        assert_eq!(HookPoint::heads(Site::Block(0, BlockSite::Z), 12, 32).row_shape(), Some(vec![12, 32]));
+        assert_eq!(
+            HookPoint::square(Site::Block(0, BlockSite::Pattern), 12).row_shape(),
+            None
+        );
+        assert_eq!(
+            HookPoint::heads(Site::Block(0, BlockSite::Z), 12, 32).row_shape(),
+            Some(vec![12, 32])
+        );
         assert_eq!(HookPoint::rows(Site::Embed, 8).row_shape(), Some(vec![8]));
     }
 

@@ -91,7 +91,10 @@ pub trait Model: std::fmt::Debug + Send {
         tokens.check(self.max_context(), self.vocab_size())?;
         let mut tap = hooks.bind(&self.hook_points())?;
         let output = self.forward(tokens, &mut tap);
-        Ok(Run { output, captured: tap.finish()? })
+        Ok(Run {
+            output,
+            captured: tap.finish()?,
+        })
     }
 }
 
@@ -104,5 +107,8 @@ pub fn next_token_loss(logits: Tensor<3>, ids: Tensor<2, Int>) -> Tensor<1> {
     let rows = batch * (pos - 1);
     let logits = logits.slice([0..batch, 0..pos - 1]).reshape([rows, vocab]);
     let targets = ids.slice([0..batch, 1..pos]).reshape([rows, 1]);
-    burn::tensor::activation::log_softmax(logits, 1).gather(1, targets).mean().neg()
+    burn::tensor::activation::log_softmax(logits, 1)
+        .gather(1, targets)
+        .mean()
+        .neg()
 }

@@ -14,7 +14,10 @@ impl Tokens {
     /// # Panics
     /// If there is no row or a row is empty.
     pub fn new(rows: Vec<Vec<u32>>) -> Self {
-        assert!(!rows.is_empty() && rows.iter().all(|r| !r.is_empty()), "tokens: a batch needs rows and no row may be empty");
+        assert!(
+            !rows.is_empty() && rows.iter().all(|r| !r.is_empty()),
+            "tokens: a batch needs rows and no row may be empty"
+        );
         Self { rows }
     }
 
@@ -30,12 +33,19 @@ impl Tokens {
             return Err(hook::Error::Context { pos, max: context });
         }
         let id = self.rows.iter().flatten().copied().max().unwrap_or(0);
-        if id as usize >= vocab { Err(hook::Error::TokenId { id, vocab }) } else { Ok(()) }
+        if id as usize >= vocab {
+            Err(hook::Error::TokenId { id, vocab })
+        } else {
+            Ok(())
+        }
     }
 
     /// `[batch, pos]`.
     pub fn dims(&self) -> [usize; 2] {
-        [self.rows.len(), self.rows.iter().map(Vec::len).max().unwrap_or(0)]
+        [
+            self.rows.len(),
+            self.rows.iter().map(Vec::len).max().unwrap_or(0),
+        ]
     }
 
     /// Ids `[batch, pos]`, padded with 0.
@@ -43,7 +53,9 @@ impl Tokens {
         let [batch, pos] = self.dims();
         let mut ids = vec![0i64; batch * pos];
         for (row, out) in self.rows.iter().zip(ids.chunks_mut(pos)) {
-            out.iter_mut().zip(row).for_each(|(o, &id)| *o = i64::from(id));
+            out.iter_mut()
+                .zip(row)
+                .for_each(|(o, &id)| *o = i64::from(id));
         }
         Tensor::from_data(TensorData::new(ids, [batch, pos]), device)
     }
@@ -58,7 +70,10 @@ impl Tokens {
         for (row, out) in self.rows.iter().zip(mask.chunks_mut(pos)) {
             out[..row.len()].fill(1.0);
         }
-        Some(Tensor::from_data(TensorData::new(mask, [batch, pos]), device))
+        Some(Tensor::from_data(
+            TensorData::new(mask, [batch, pos]),
+            device,
+        ))
     }
 }
 

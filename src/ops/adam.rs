@@ -15,7 +15,12 @@ pub struct Adam {
 
 impl Default for Adam {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+        }
     }
 }
 
@@ -31,7 +36,10 @@ pub struct Moments<const D: usize> {
 impl<const D: usize> Moments<D> {
     /// Zeros in the shape of `param`.
     pub fn zeros(param: &Tensor<D>) -> Self {
-        Self { m: param.zeros_like(), v: param.zeros_like() }
+        Self {
+            m: param.zeros_like(),
+            v: param.zeros_like(),
+        }
     }
 }
 
@@ -39,7 +47,14 @@ impl Adam {
     /// The parameter after step `t` (the first is 1) at learning rate `lr`.
     ///
     /// Elementwise over tensors of one shape; about a dozen passes over the parameter.
-    pub fn step<const D: usize>(&self, t: u64, lr: f64, param: Tensor<D>, grad: Tensor<D>, moments: &mut Moments<D>) -> Tensor<D> {
+    pub fn step<const D: usize>(
+        &self,
+        t: u64,
+        lr: f64,
+        param: Tensor<D>,
+        grad: Tensor<D>,
+        moments: &mut Moments<D>,
+    ) -> Tensor<D> {
         let (b1, b2) = (self.beta1, self.beta2);
         moments.m = moments.m.clone() * b1 + grad.clone() * (1.0 - b1);
         moments.v = moments.v.clone() * b2 + grad.clone() * grad * (1.0 - b2);
@@ -70,7 +85,10 @@ mod tests {
             m = adam.beta1 * m + (1.0 - adam.beta1) * g;
             v = adam.beta2 * v + (1.0 - adam.beta2) * g * g;
             let t = i as i32 + 1;
-            let (mh, vh) = (m / (1.0 - adam.beta1.powi(t)), v / (1.0 - adam.beta2.powi(t)));
+            let (mh, vh) = (
+                m / (1.0 - adam.beta1.powi(t)),
+                v / (1.0 - adam.beta2.powi(t)),
+            );
             x = x - lr * adam.weight_decay * x - lr * mh / (vh.sqrt() + adam.eps);
         }
         x
@@ -78,7 +96,10 @@ mod tests {
 
     #[test]
     fn follows_the_paper() {
-        let adam = Adam { weight_decay: 0.1, ..Adam::default() };
+        let adam = Adam {
+            weight_decay: 0.1,
+            ..Adam::default()
+        };
         let grads = [0.3, -1.5, 0.02, 7.0];
         let mut x = Tensor::<1>::from_floats([0.5], &Device::flex());
         let mut moments = Moments::zeros(&x);
@@ -88,14 +109,23 @@ mod tests {
         }
         let got = f64::from(x.into_data().try_to_vec::<f32>().unwrap()[0]);
         let want = oracle(&adam, 0.01, &grads, 0.5);
-        assert!((got - want).abs() < 4.0 * f64::from(f32::EPSILON), "{got} {want}");
+        assert!(
+            (got - want).abs() < 4.0 * f64::from(f32::EPSILON),
+            "{got} {want}"
+        );
     }
 
     #[test]
     fn clips_to_the_norm_and_leaves_small_gradients() {
         let scale = |squares: &[f32], max| {
-            let squares = squares.iter().map(|s| Tensor::from_floats([*s], &Device::flex())).collect();
-            clip_scale(squares, max).into_data().try_to_vec::<f32>().unwrap()[0]
+            let squares = squares
+                .iter()
+                .map(|s| Tensor::from_floats([*s], &Device::flex()))
+                .collect();
+            clip_scale(squares, max)
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap()[0]
         };
         assert!((scale(&[9.0, 16.0], 1.0) - 0.2).abs() < 1e-6);
         assert_eq!(scale(&[0.09, 0.16], 1.0), 1.0);

@@ -26,7 +26,11 @@ use rayon::prelude::*;
 /// If the shapes do not fit, or (on the CPU) an index is not below `d_sae`.
 pub fn sparse_decode(values: Tensor<2>, indices: Tensor<2, Int>, w: Tensor<2>) -> Tensor<2> {
     check("sparse_decode", values.dims(), indices.dims(), None);
-    let y = <Dispatch as SparseOps>::sparse_decode(values.into_dispatch(), indices.into_dispatch(), w.into_dispatch());
+    let y = <Dispatch as SparseOps>::sparse_decode(
+        values.into_dispatch(),
+        indices.into_dispatch(),
+        w.into_dispatch(),
+    );
     Tensor::from_dispatch(y)
 }
 
@@ -38,8 +42,16 @@ pub fn sparse_decode(values: Tensor<2>, indices: Tensor<2, Int>, w: Tensor<2>) -
 /// As [`sparse_decode`].
 pub fn sparse_dot(g: Tensor<2>, w: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<2> {
     let ([n, d], [_, dw]) = (g.dims(), w.dims());
-    assert!(indices.dims()[0] == n && d == dw, "sparse_dot: g [{n}, {d}], w [_, {dw}], indices {:?}", indices.dims());
-    let s = <Dispatch as SparseOps>::sparse_dot(g.into_dispatch(), w.into_dispatch(), indices.into_dispatch());
+    assert!(
+        indices.dims()[0] == n && d == dw,
+        "sparse_dot: g [{n}, {d}], w [_, {dw}], indices {:?}",
+        indices.dims()
+    );
+    let s = <Dispatch as SparseOps>::sparse_dot(
+        g.into_dispatch(),
+        w.into_dispatch(),
+        indices.into_dispatch(),
+    );
     Tensor::from_dispatch(s)
 }
 
@@ -52,44 +64,83 @@ pub fn sparse_dot(g: Tensor<2>, w: Tensor<2>, indices: Tensor<2, Int>) -> Tensor
 ///
 /// # Panics
 /// As [`sparse_decode`].
-pub fn sparse_matmul_t(values: Tensor<2>, indices: Tensor<2, Int>, g: Tensor<2>, d_sae: usize) -> Tensor<2> {
-    check("sparse_matmul_t", values.dims(), indices.dims(), Some(g.dims()));
-    let r = <Dispatch as SparseOps>::sparse_matmul_t(values.into_dispatch(), indices.into_dispatch(), g.into_dispatch(), d_sae);
+pub fn sparse_matmul_t(
+    values: Tensor<2>,
+    indices: Tensor<2, Int>,
+    g: Tensor<2>,
+    d_sae: usize,
+) -> Tensor<2> {
+    check(
+        "sparse_matmul_t",
+        values.dims(),
+        indices.dims(),
+        Some(g.dims()),
+    );
+    let r = <Dispatch as SparseOps>::sparse_matmul_t(
+        values.into_dispatch(),
+        indices.into_dispatch(),
+        g.into_dispatch(),
+        d_sae,
+    );
     Tensor::from_dispatch(r)
 }
 
 fn check(op: &str, values: [usize; 2], indices: [usize; 2], g: Option<[usize; 2]>) {
     let fits = values == indices && g.is_none_or(|g| g[0] == values[0]);
-    assert!(fits, "{op}: values {values:?}, indices {indices:?}, g {g:?}");
+    assert!(
+        fits,
+        "{op}: values {values:?}, indices {indices:?}, g {g:?}"
+    );
 }
 
 /// The backends' side of the sparse products.
 #[backend_extension(Flex, Cube)]
 pub trait SparseOps: Backend {
     /// See [`sparse_decode`].
-    fn sparse_decode(values: FloatTensor<Self>, indices: IntTensor<Self>, w: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn sparse_decode(
+        values: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+        w: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         decode::<Self>(values, indices, w)
     }
 
     /// See [`sparse_dot`].
-    fn sparse_dot(g: FloatTensor<Self>, w: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
+    fn sparse_dot(
+        g: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
         dots::<Self>(g, w, indices)
     }
 
     /// See [`sparse_matmul_t`].
-    fn sparse_matmul_t(values: FloatTensor<Self>, indices: IntTensor<Self>, g: FloatTensor<Self>, d_sae: usize) -> FloatTensor<Self> {
+    fn sparse_matmul_t(
+        values: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+        g: FloatTensor<Self>,
+        d_sae: usize,
+    ) -> FloatTensor<Self> {
         matmul_t::<Self>(values, indices, g, d_sae)
     }
 }
 
 /// The sparse rows as `[n, d_sae]`.
-fn dense<B: Backend>(values: FloatTensor<B>, indices: IntTensor<B>, d_sae: usize) -> FloatTensor<B> {
+fn dense<B: Backend>(
+    values: FloatTensor<B>,
+    indices: IntTensor<B>,
+    d_sae: usize,
+) -> FloatTensor<B> {
     let shape = Shape::new([values.shape()[0], d_sae]);
     let zeros = B::float_zeros(shape, &values.device(), values.dtype().into());
     B::float_scatter(1, zeros, indices, values, IndexingUpdateOp::Add)
 }
 
-fn decode<B: Backend>(values: FloatTensor<B>, indices: IntTensor<B>, w: FloatTensor<B>) -> FloatTensor<B> {
+fn decode<B: Backend>(
+    values: FloatTensor<B>,
+    indices: IntTensor<B>,
+    w: FloatTensor<B>,
+) -> FloatTensor<B> {
     B::float_matmul(dense::<B>(values, indices, w.shape()[0]), w)
 }
 
@@ -97,24 +148,43 @@ fn dots<B: Backend>(g: FloatTensor<B>, w: FloatTensor<B>, indices: IntTensor<B>)
     B::float_gather(1, B::float_matmul(g, B::float_transpose(w)), indices)
 }
 
-fn matmul_t<B: Backend>(values: FloatTensor<B>, indices: IntTensor<B>, g: FloatTensor<B>, d_sae: usize) -> FloatTensor<B> {
+fn matmul_t<B: Backend>(
+    values: FloatTensor<B>,
+    indices: IntTensor<B>,
+    g: FloatTensor<B>,
+    d_sae: usize,
+) -> FloatTensor<B> {
     B::float_matmul(B::float_transpose(dense::<B>(values, indices, d_sae)), g)
 }
 
 impl SparseOps for CubeBackend {}
 
 fn floats(x: &FlexTensor) -> &[f32] {
-    x.as_slice::<f32>().unwrap_or_else(|| unreachable!("contiguous f32 tensors are slices"))
+    x.as_slice::<f32>()
+        .unwrap_or_else(|| unreachable!("contiguous f32 tensors are slices"))
 }
 
 fn indices(x: &FlexTensor, d_sae: usize) -> Vec<u32> {
     let x = x.to_contiguous();
     let indices: Vec<u32> = match x.dtype() {
-        DType::I32 => x.as_slice::<i32>().into_iter().flatten().map(|&i| i as u32).collect(),
-        _ => x.as_slice::<i64>().into_iter().flatten().map(|&i| i as u32).collect(),
+        DType::I32 => x
+            .as_slice::<i32>()
+            .into_iter()
+            .flatten()
+            .map(|&i| i as u32)
+            .collect(),
+        _ => x
+            .as_slice::<i64>()
+            .into_iter()
+            .flatten()
+            .map(|&i| i as u32)
+            .collect(),
     };
     let worst = indices.iter().copied().max().unwrap_or(0) as usize;
-    assert!(worst < d_sae || indices.is_empty(), "sparse op: index {worst} of {d_sae} latents");
+    assert!(
+        worst < d_sae || indices.is_empty(),
+        "sparse op: index {worst} of {d_sae} latents"
+    );
     indices
 }
 
@@ -124,7 +194,8 @@ fn matrix(values: Vec<f32>, rows: usize, columns: usize) -> FlexTensor {
 
 /// The CPU forms take f32 values and i32 or i64 indices.
 fn plain(floats: &[&FlexTensor], ints: &FlexTensor) -> bool {
-    floats.iter().all(|x| x.dtype() == DType::F32) && matches!(ints.dtype(), DType::I32 | DType::I64)
+    floats.iter().all(|x| x.dtype() == DType::F32)
+        && matches!(ints.dtype(), DType::I32 | DType::I64)
 }
 
 impl SparseOps for Flex {
@@ -133,14 +204,20 @@ impl SparseOps for Flex {
         if !plain(&[&values, &w], &index) || d == 0 || k == 0 {
             return decode::<Self>(values, index, w);
         }
-        let (values, w, indices) = (values.to_contiguous(), w.to_contiguous(), indices(&index, d_sae));
+        let (values, w, indices) = (
+            values.to_contiguous(),
+            w.to_contiguous(),
+            indices(&index, d_sae),
+        );
         let mut y = vec![0f32; n * d];
         let rows = floats(&values).par_chunks(k).zip(indices.par_chunks(k));
-        y.par_chunks_mut(d).zip(rows).for_each(|(y, (values, indices))| {
-            for (&v, &f) in values.iter().zip(indices) {
-                add_scaled(y, v, row(floats(&w), f, d));
-            }
-        });
+        y.par_chunks_mut(d)
+            .zip(rows)
+            .for_each(|(y, (values, indices))| {
+                for (&v, &f) in values.iter().zip(indices) {
+                    add_scaled(y, v, row(floats(&w), f, d));
+                }
+            });
         matrix(y, n, d)
     }
 
@@ -160,18 +237,31 @@ impl SparseOps for Flex {
         matrix(s, n, k)
     }
 
-    fn sparse_matmul_t(values: FlexTensor, index: FlexTensor, g: FlexTensor, d_sae: usize) -> FlexTensor {
+    fn sparse_matmul_t(
+        values: FlexTensor,
+        index: FlexTensor,
+        g: FlexTensor,
+        d_sae: usize,
+    ) -> FlexTensor {
         let ([_, k], [_, d]) = (dims(&values), dims(&g));
         if !plain(&[&values, &g], &index) || d == 0 || k == 0 {
             return matmul_t::<Self>(values, index, g, d_sae);
         }
-        let (values, g, indices) = (values.to_contiguous(), g.to_contiguous(), indices(&index, d_sae));
+        let (values, g, indices) = (
+            values.to_contiguous(),
+            g.to_contiguous(),
+            indices(&index, d_sae),
+        );
         let (starts, order) = by_latent(&indices, d_sae);
         let mut r = vec![0f32; d_sae * d];
         r.par_chunks_mut(d).enumerate().for_each(|(f, r)| {
             for &entry in &order[starts[f] as usize..starts[f + 1] as usize] {
                 let entry = entry as usize;
-                add_scaled(r, floats(&values)[entry], row(floats(&g), (entry / k) as u32, d));
+                add_scaled(
+                    r,
+                    floats(&values)[entry],
+                    row(floats(&g), (entry / k) as u32, d),
+                );
             }
         });
         matrix(r, d_sae, d)

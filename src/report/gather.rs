@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::data::*;
 use super::Error;
+use super::data::*;
 use crate::Device;
 use crate::capture::store::{Source, Store};
 use crate::model::Network;
@@ -93,7 +93,11 @@ impl Gather<'_> {
                 found = true;
             }
             if dir.join(COMPARISON).exists() {
-                report.heatmaps.extend(read::<Vec<Comparison>>(&dir.join(COMPARISON))?.into_iter().map(heatmap));
+                report.heatmaps.extend(
+                    read::<Vec<Comparison>>(&dir.join(COMPARISON))?
+                        .into_iter()
+                        .map(heatmap),
+                );
                 found = true;
             }
             if !found {
@@ -107,7 +111,10 @@ impl Gather<'_> {
         let store = Store::open(dir)?;
         let manifest = store.manifest();
         let settings = &manifest.settings;
-        let setting = |key: &str, value: String| Setting { key: key.into(), value };
+        let setting = |key: &str, value: String| Setting {
+            key: key.into(),
+            value,
+        };
         let hooks: Vec<&str> = settings.hooks.iter().map(|h| h.name.as_str()).collect();
         report.runs.push(RunHeader {
             name: format!("store {}", dir.display()),
@@ -119,15 +126,30 @@ impl Gather<'_> {
             extra: vec![
                 setting("rows", format!("{} ({})", store.rows(), settings.positions)),
                 setting("context", settings.context.to_string()),
-                setting("shards", format!("{}, {:.1} MB", manifest.shards.len(), manifest.totals.bytes as f64 / 1e6)),
-                setting("model sha256", settings.model.sha256.chars().take(16).collect()),
+                setting(
+                    "shards",
+                    format!(
+                        "{}, {:.1} MB",
+                        manifest.shards.len(),
+                        manifest.totals.bytes as f64 / 1e6
+                    ),
+                ),
+                setting(
+                    "model sha256",
+                    settings.model.sha256.chars().take(16).collect(),
+                ),
             ],
             ..RunHeader::default()
         });
         Ok(())
     }
 
-    fn autoencoder(&self, dir: &Path, report: &mut Report, note: &mut impl FnMut(String)) -> Result<(), Error> {
+    fn autoencoder(
+        &self,
+        dir: &Path,
+        report: &mut Report,
+        note: &mut impl FnMut(String),
+    ) -> Result<(), Error> {
         let name = dir.display().to_string();
         let info = session::run_info(dir)?;
         let log = session::read_log(dir)?;
@@ -135,20 +157,29 @@ impl Gather<'_> {
             path if path.exists() => Some(read(&path)?),
             _ => None,
         };
-        report.runs.push(header(&name, &info, log.last(), evaluated.as_ref()));
-        report.curves.push(TrainingCurve { name: name.clone(), points: log.iter().map(point).collect() });
+        report
+            .runs
+            .push(header(&name, &info, log.last(), evaluated.as_ref()));
+        report.curves.push(TrainingCurve {
+            name: name.clone(),
+            points: log.iter().map(point).collect(),
+        });
         if let Some(found) = &evaluated {
             report.evaluations.push(evaluation(&name, found));
             report.densities.push(density(&name, found));
         }
         if !dir.join(format::CONFIG).exists() {
-            note(format!("{name}: training is not finished; no feature cards"));
+            note(format!(
+                "{name}: training is not finished; no feature cards"
+            ));
             return Ok(());
         }
         let (sae, _) = format::load(dir, self.device.tensor())?;
         match Source::open(&info.source) {
             Ok(source) => report.features.extend(self.cards(&name, &sae, &source)?),
-            Err(e) => note(format!("{name}: no feature cards, its activations cannot be read ({e})")),
+            Err(e) => note(format!(
+                "{name}: no feature cards, its activations cannot be read ({e})"
+            )),
         }
         Ok(())
     }
@@ -156,31 +187,59 @@ impl Gather<'_> {
     fn cards(&self, name: &str, sae: &TopK, source: &Source) -> Result<Option<FeatureSet>, Error> {
         let survey = features::survey(sae, source, self.device, |_| ())?;
         let chosen = features::interesting(&survey, source.rows(), self.cards);
-        let found = features::collect(sae, source, self.device, &survey, &chosen, EXAMPLES, RADIUS)?;
-        let cards = found.iter().map(|f| self.card(f, sae, source)).collect::<Result<Vec<_>, _>>()?;
+        let found =
+            features::collect(sae, source, self.device, &survey, &chosen, EXAMPLES, RADIUS)?;
+        let cards = found
+            .iter()
+            .map(|f| self.card(f, sae, source))
+            .collect::<Result<Vec<_>, _>>()?;
         let note = format!(
             "The {} latents that carry most of the reconstruction for how rarely they fire, of those that fire on at most a tenth of {} rows.",
-            cards.len(), source.rows(),
+            cards.len(),
+            source.rows(),
         );
-        Ok((!cards.is_empty()).then(|| FeatureSet { name: name.into(), note: Some(note), cards }))
+        Ok((!cards.is_empty()).then(|| FeatureSet {
+            name: name.into(),
+            note: Some(note),
+            cards,
+        }))
     }
 
     fn card(&self, f: &Feature, sae: &TopK, source: &Source) -> Result<FeatureCard, Error> {
         let max = f64::from(f.survey.max);
         let snippets = f.examples.iter().map(|e| {
             let ids = source.token_ids(e.rows.clone())?;
-            let ids = ids.map_or_else(|| e.rows.clone().map(|r| format!("row {r}")).collect(), |ids| self.texts(&ids));
+            let ids = ids.map_or_else(
+                || e.rows.clone().map(|r| format!("row {r}")).collect(),
+                |ids| self.texts(&ids),
+            );
             let tokens = ids.into_iter().zip(&e.activations);
-            let tokens = tokens.map(|(text, a)| TokenActivation { text, activation: f64::from(*a) }).collect();
-            Ok(Snippet { tokens, row: Some(e.row as u64) })
+            let tokens = tokens
+                .map(|(text, a)| TokenActivation {
+                    text,
+                    activation: f64::from(*a),
+                })
+                .collect();
+            Ok(Snippet {
+                tokens,
+                row: Some(e.row as u64),
+            })
         });
-        let unembedding = self.network.and_then(|n| n.model.unembedding()).filter(|u| u.dims()[1] == sae.d_in());
+        let unembedding = self
+            .network
+            .and_then(|n| n.model.unembedding())
+            .filter(|u| u.dims()[1] == sae.d_in());
         let (raised, lowered) = match unembedding {
             Some(u) => features::promoted(sae, f.index, &u, TOKENS)?,
             None => Default::default(),
         };
         let logits = |list: Vec<(u32, f32)>| {
-            list.into_iter().map(|(id, l)| TokenLogit { text: self.texts(&[id]).remove(0), logit: f64::from(l) }).collect()
+            list.into_iter()
+                .map(|(id, l)| TokenLogit {
+                    text: self.texts(&[id]).remove(0),
+                    logit: f64::from(l),
+                })
+                .collect()
         };
         Ok(FeatureCard {
             feature: f.index as u64,
@@ -199,18 +258,29 @@ impl Gather<'_> {
 
     /// Tokens as a reader sees them; their ids where there is no tokenizer.
     fn texts(&self, ids: &[u32]) -> Vec<String> {
-        let text = |id: &u32| self.network.map_or_else(|| format!(" {id}"), |n| n.tokenizer.show(*id));
+        let text = |id: &u32| {
+            self.network
+                .map_or_else(|| format!(" {id}"), |n| n.tokenizer.show(*id))
+        };
         ids.iter().map(text).collect()
     }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let bad = |reason: String| Error::Read { path: path.into(), reason };
+    let bad = |reason: String| Error::Read {
+        path: path.into(),
+        reason,
+    };
     let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
     serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))
 }
 
-fn header(name: &str, info: &RunInfo, last: Option<&LogLine>, found: Option<&Evaluated>) -> RunHeader {
+fn header(
+    name: &str,
+    info: &RunInfo,
+    last: Option<&LogLine>,
+    found: Option<&Evaluated>,
+) -> RunHeader {
     let settings = info.store.as_ref().map(|s| &s.settings);
     let c = &info.config;
     RunHeader {
@@ -233,7 +303,10 @@ fn header(name: &str, info: &RunInfo, last: Option<&LogLine>, found: Option<&Eva
         l0: found.map(|f| f.reconstruction.l0),
         dead_share: found.map(|f| f.reconstruction.dead_share),
         ce_recovered: found.and_then(|f| f.spliced).map(|s| s.ce_recovered),
-        extra: vec![Setting { key: "activations".into(), value: info.source.clone() }],
+        extra: vec![Setting {
+            key: "activations".into(),
+            value: info.source.clone(),
+        }],
         ..RunHeader::default()
     }
 }
@@ -269,7 +342,12 @@ fn evaluation(name: &str, found: &Evaluated) -> Evaluation {
 fn density(name: &str, found: &Evaluated) -> DensityHistogram {
     let bins = &found.density_histogram;
     let last = bins.last().map(|b| b.0 + 0.25);
-    let dead = found.reconstruction.fired.iter().filter(|n| **n == 0).count();
+    let dead = found
+        .reconstruction
+        .fired
+        .iter()
+        .filter(|n| **n == 0)
+        .count();
     DensityHistogram {
         name: name.into(),
         bins: Histogram {
@@ -283,7 +361,11 @@ fn density(name: &str, found: &Evaluated) -> DensityHistogram {
 fn heatmap(found: Comparison) -> Heatmap {
     let same = found.row_labels == found.column_labels;
     Heatmap {
-        title: if same { "Layer by layer, within one model".into() } else { "Layer by layer, between two".into() },
+        title: if same {
+            "Layer by layer, within one model".into()
+        } else {
+            "Layer by layer, between two".into()
+        },
         metric: found.metric.clone(),
         note: Some(format!("{} of {} rows", found.rows, found.of_rows)),
         row_labels: found.row_labels,

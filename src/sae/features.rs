@@ -82,7 +82,12 @@ fn encode(sae: &TopK, rows: Vec<f32>, device: &Device) -> Result<(Vec<f32>, Vec<
 ///
 /// # Errors
 /// The source or the device failed.
-pub fn survey(sae: &TopK, source: &Source, device: &Device, mut seen: impl FnMut(usize)) -> Result<Vec<Survey>, Error> {
+pub fn survey(
+    sae: &TopK,
+    source: &Source,
+    device: &Device,
+    mut seen: impl FnMut(usize),
+) -> Result<Vec<Survey>, Error> {
     let mut all = vec![Survey::default(); sae.d_sae()];
     scan(sae, source, device, |range, values, indices| {
         for (&v, &i) in values.iter().zip(indices).filter(|(v, _)| **v > 0.0) {
@@ -105,7 +110,11 @@ pub fn interesting(survey: &[Survey], rows: usize, n: usize) -> Vec<usize> {
     let interest = |s: &Survey| -s.energy * (s.fired as f64 / rows as f64).log10();
     let fits = |s: &Survey| s.fired >= 5 && s.fired as f64 <= 0.1 * rows as f64;
     let mut chosen: Vec<usize> = (0..survey.len()).filter(|&i| fits(&survey[i])).collect();
-    chosen.sort_by(|&a, &b| interest(&survey[b]).total_cmp(&interest(&survey[a])).then(a.cmp(&b)));
+    chosen.sort_by(|&a, &b| {
+        interest(&survey[b])
+            .total_cmp(&interest(&survey[a]))
+            .then(a.cmp(&b))
+    });
     chosen.truncate(n);
     chosen
 }
@@ -127,12 +136,21 @@ pub fn collect(
     examples: usize,
     radius: usize,
 ) -> Result<Vec<Feature>, Error> {
-    let slot: HashMap<i64, usize> = chosen.iter().enumerate().map(|(s, &i)| (i as i64, s)).collect();
+    let slot: HashMap<i64, usize> = chosen
+        .iter()
+        .enumerate()
+        .map(|(s, &i)| (i as i64, s))
+        .collect();
     let mut histograms = vec![vec![0u64; BARS]; chosen.len()];
     let mut peaks = vec![Peaks::new(examples); chosen.len()];
     scan(sae, source, device, |range, values, indices| {
         let contexts = contexts(source, range.clone())?;
-        for (n, (&v, i)) in values.iter().zip(indices).enumerate().filter(|(_, (v, _))| **v > 0.0) {
+        for (n, (&v, i)) in values
+            .iter()
+            .zip(indices)
+            .enumerate()
+            .filter(|(_, (v, _))| **v > 0.0)
+        {
             let Some(&s) = slot.get(i) else { continue };
             let row = n / sae.k;
             let bar = (v / survey[chosen[s]].max * BARS as f32) as usize;
@@ -142,10 +160,17 @@ pub fn collect(
         Ok(())
     })?;
     let features = chosen.iter().zip(histograms).zip(peaks);
-    features.map(|((&index, histogram), peaks)| {
-        let examples = snippets(sae, source, device, index, &peaks, radius)?;
-        Ok(Feature { index, survey: survey[index], histogram, examples })
-    }).collect()
+    features
+        .map(|((&index, histogram), peaks)| {
+            let examples = snippets(sae, source, device, index, &peaks, radius)?;
+            Ok(Feature {
+                index,
+                survey: survey[index],
+                histogram,
+                examples,
+            })
+        })
+        .collect()
 }
 
 fn contexts(source: &Source, range: Range<usize>) -> Result<Vec<u64>, Error> {
@@ -164,7 +189,10 @@ struct Peaks {
 
 impl Peaks {
     fn new(keep: usize) -> Self {
-        Self { best: Vec::with_capacity(keep + 1), keep }
+        Self {
+            best: Vec::with_capacity(keep + 1),
+            keep,
+        }
     }
 
     fn offer(&mut self, value: f32, row: usize, context: u64) {
@@ -182,7 +210,14 @@ impl Peaks {
     }
 }
 
-fn snippets(sae: &TopK, source: &Source, device: &Device, index: usize, peaks: &Peaks, radius: usize) -> Result<Vec<Example>, Error> {
+fn snippets(
+    sae: &TopK,
+    source: &Source,
+    device: &Device,
+    index: usize,
+    peaks: &Peaks,
+    radius: usize,
+) -> Result<Vec<Example>, Error> {
     let (mut rows, mut part, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
     for &(_, row, context) in &peaks.best {
         let around = row.saturating_sub(radius)..(row + radius + 1).min(source.rows());
@@ -199,14 +234,27 @@ fn snippets(sae: &TopK, source: &Source, device: &Device, index: usize, peaks: &
     let (values, indices) = encode(sae, rows, device)?;
     let of_row = |r: usize| {
         let entries = r * sae.k..(r + 1) * sae.k;
-        entries.filter(|&e| indices[e] as usize == index).map(|e| values[e]).fold(0.0, f32::max)
+        entries
+            .filter(|&e| indices[e] as usize == index)
+            .map(|e| values[e])
+            .fold(0.0, f32::max)
     };
     let mut at = 0;
-    Ok(peaks.best.iter().zip(ranges).map(|(&(value, row, _), range)| {
-        let activations = (at..at + range.len()).map(of_row).collect();
-        at += range.len();
-        Example { row, value, rows: range, activations }
-    }).collect())
+    Ok(peaks
+        .best
+        .iter()
+        .zip(ranges)
+        .map(|(&(value, row, _), range)| {
+            let activations = (at..at + range.len()).map(of_row).collect();
+            at += range.len();
+            Example {
+                row,
+                value,
+                rows: range,
+                activations,
+            }
+        })
+        .collect())
 }
 
 /// A latent's direct effect on next-token logits: the `n` tokens that its decoder row raises
@@ -217,7 +265,12 @@ fn snippets(sae: &TopK, source: &Source, device: &Device, index: usize, peaks: &
 ///
 /// # Errors
 /// The device failed.
-pub fn promoted(sae: &TopK, index: usize, unembedding: &Tensor<2>, n: usize) -> Result<(Vec<(u32, f32)>, Vec<(u32, f32)>), Error> {
+pub fn promoted(
+    sae: &TopK,
+    index: usize,
+    unembedding: &Tensor<2>,
+    n: usize,
+) -> Result<(Vec<(u32, f32)>, Vec<(u32, f32)>), Error> {
     let row = sae.w_dec.clone().narrow(0, index, 1);
     let logits: Vec<f32> = block_on(device::read(row.matmul(unembedding.clone().transpose())))?;
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
@@ -234,7 +287,14 @@ mod tests {
     #[test]
     fn peaks_keep_the_best_of_each_context() {
         let mut peaks = Peaks::new(2);
-        for (value, row, context) in [(1.0, 0, 0), (3.0, 1, 0), (2.0, 2, 1), (2.5, 3, 0), (0.5, 4, 2), (9.0, 5, 3)] {
+        for (value, row, context) in [
+            (1.0, 0, 0),
+            (3.0, 1, 0),
+            (2.0, 2, 1),
+            (2.5, 3, 0),
+            (0.5, 4, 2),
+            (9.0, 5, 3),
+        ] {
             peaks.offer(value, row, context);
         }
         assert_eq!(peaks.best, [(9.0, 5, 3), (3.0, 1, 0)]);
@@ -242,7 +302,11 @@ mod tests {
 
     #[test]
     fn rare_and_strong_comes_first() {
-        let s = |fired, energy| Survey { fired, energy, ..Survey::default() };
+        let s = |fired, energy| Survey {
+            fired,
+            energy,
+            ..Survey::default()
+        };
         let all = [s(50, 10.0), s(5, 10.0), s(4, 1e9), s(500, 1e9), s(50, 40.0)];
         assert_eq!(interesting(&all, 1000, 10), [4, 1, 0]);
     }

@@ -14,7 +14,10 @@ pub fn geometric_median(rows: &[f32], d: usize) -> Vec<f32> {
     let n = rows.len() / d;
     let mut centre = vec![0f64; d];
     for row in rows.chunks_exact(d) {
-        centre.iter_mut().zip(row).for_each(|(c, &x)| *c += f64::from(x) / n as f64);
+        centre
+            .iter_mut()
+            .zip(row)
+            .for_each(|(c, &x)| *c += f64::from(x) / n as f64);
     }
     for _ in 0..100 {
         let (next, mean_distance) = weiszfeld(rows, d, &centre);
@@ -31,9 +34,15 @@ fn weiszfeld(rows: &[f32], d: usize, centre: &[f64]) -> (Vec<f64>, f64) {
     let mut next = vec![0f64; d];
     let (mut weights, mut distances) = (0.0, 0.0);
     for row in rows.chunks_exact(d) {
-        let squared: f64 = row.iter().zip(centre).map(|(&x, c)| (f64::from(x) - c).powi(2)).sum();
+        let squared: f64 = row
+            .iter()
+            .zip(centre)
+            .map(|(&x, c)| (f64::from(x) - c).powi(2))
+            .sum();
         let length = squared.sqrt().max(1e-12);
-        next.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x) / length);
+        next.iter_mut()
+            .zip(row)
+            .for_each(|(s, &x)| *s += f64::from(x) / length);
         weights += 1.0 / length;
         distances += length;
     }
@@ -42,7 +51,11 @@ fn weiszfeld(rows: &[f32], d: usize, centre: &[f64]) -> (Vec<f64>, f64) {
 }
 
 fn distance(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).powi(2))
+        .sum::<f64>()
+        .sqrt()
 }
 
 /// `√d / root mean square distance` of the rows to `centre`: times this, a row's expected
@@ -50,10 +63,17 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 pub(super) fn input_scale(rows: &[f32], centre: &[f32]) -> f64 {
     let d = centre.len();
     let squared = |row: &[f32]| -> f64 {
-        row.iter().zip(centre).map(|(x, c)| f64::from(x - c).powi(2)).sum()
+        row.iter()
+            .zip(centre)
+            .map(|(x, c)| f64::from(x - c).powi(2))
+            .sum()
     };
     let mean = rows.chunks_exact(d).map(squared).sum::<f64>() / (rows.len() / d) as f64;
-    if mean > 0.0 { (d as f64 / mean).sqrt() } else { 1.0 }
+    if mean > 0.0 {
+        (d as f64 / mean).sqrt()
+    } else {
+        1.0
+    }
 }
 
 /// Random unit decoder rows, the encoder their copy, no encoder bias, the given `b_dec`.
@@ -66,7 +86,10 @@ pub(super) fn tied(d_sae: usize, k: usize, b_dec: Vec<f32>, seed: u64, device: &
         ((-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
     };
     let values: Vec<f32> = (0..d_sae * d_in).map(|_| normal()).collect();
-    let w_dec = unit_rows(Tensor::from_data(TensorData::new(values, [d_sae, d_in]), device));
+    let w_dec = unit_rows(Tensor::from_data(
+        TensorData::new(values, [d_sae, d_in]),
+        device,
+    ));
     TopK {
         w_enc: w_dec.clone(),
         b_enc: Tensor::zeros([d_sae], device),
@@ -90,7 +113,10 @@ mod tests {
     #[test]
     fn the_median_is_stationary() {
         let rows: Vec<f32> = (0..60).map(|i| ((i * 37 % 101) as f32).sin()).collect();
-        let m: Vec<f64> = geometric_median(&rows, 3).into_iter().map(f64::from).collect();
+        let m: Vec<f64> = geometric_median(&rows, 3)
+            .into_iter()
+            .map(f64::from)
+            .collect();
         let mut pull = [0f64; 3];
         for row in rows.chunks_exact(3) {
             let diff: Vec<f64> = row.iter().zip(&m).map(|(&x, m)| f64::from(x) - m).collect();

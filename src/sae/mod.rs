@@ -44,7 +44,9 @@ pub enum Error {
         reason: String,
     },
     /// The loss is no number any more.
-    #[error("step {step}: the loss is {loss}; the last checkpoint is kept. A smaller learning rate may help")]
+    #[error(
+        "step {step}: the loss is {loss}; the last checkpoint is kept. A smaller learning rate may help"
+    )]
     Diverged {
         /// The step.
         step: u64,

@@ -13,9 +13,9 @@ use burn::tensor::Tensor;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
+use super::eval::{Accumulator, Reconstruction};
 use super::format::{self, Named, TensorReader, malformed};
 use super::train::{AllMoments, batch_tensor};
-use super::eval::{Accumulator, Reconstruction};
 use super::{Error, StepStats, TopK, TrainConfig, Trainer};
 use crate::Device;
 use crate::capture::store::{Manifest, ShuffledBatches, Source, write_whole};
@@ -46,7 +46,13 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// A checkpoint every 200 steps, a line every 10, a buffer of 65,536 rows.
     pub fn new(out: impl Into<PathBuf>) -> Self {
-        Self { out: out.into(), resume: false, checkpoint_every: 200, log_every: 10, buffer_rows: 1 << 16 }
+        Self {
+            out: out.into(),
+            resume: false,
+            checkpoint_every: 200,
+            log_every: 10,
+            buffer_rows: 1 << 16,
+        }
     }
 }
 
@@ -146,7 +152,13 @@ pub fn train(
     finish(&trainer, &info, &options.out)
 }
 
-fn describe(source: &Source, first_row: usize, config: &TrainConfig, options: &SessionOptions, device: &Device) -> RunInfo {
+fn describe(
+    source: &Source,
+    first_row: usize,
+    config: &TrainConfig,
+    options: &SessionOptions,
+    device: &Device,
+) -> RunInfo {
     RunInfo {
         inscape: env!("CARGO_PKG_VERSION").into(),
         source: source.name().into(),
@@ -154,7 +166,10 @@ fn describe(source: &Source, first_row: usize, config: &TrainConfig, options: &S
         first_row,
         d_in: source.width(),
         store: source.store().map(|s| s.manifest().clone()),
-        hook: source.store().and_then(|_| source.name().rsplit_once(':')).map(|(_, h)| h.into()),
+        hook: source
+            .store()
+            .and_then(|_| source.name().rsplit_once(':'))
+            .map(|(_, h)| h.into()),
         device: device.name().into(),
         buffer_rows: options.buffer_rows,
         config: config.clone(),
@@ -164,8 +179,16 @@ fn describe(source: &Source, first_row: usize, config: &TrainConfig, options: &S
 /// Makes the directory ready. Returns the autoencoder if the run in it is complete.
 fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Option<TopK>, Error> {
     let dir = &options.out;
-    let io = |source| Error::Io { path: dir.clone(), source };
-    let refuse = |reason: String| Err(Error::Resume { path: dir.clone(), reason });
+    let io = |source| Error::Io {
+        path: dir.clone(),
+        source,
+    };
+    let refuse = |reason: String| {
+        Err(Error::Resume {
+            path: dir.clone(),
+            reason,
+        })
+    };
     let run = dir.join(RUN);
     if !run.exists() {
         if dir.is_dir() && fs::read_dir(dir).map_err(io)?.next().is_some() {
@@ -179,7 +202,8 @@ fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Opt
     if !options.resume {
         return refuse("holds a training run already; resume it or name another directory".into());
     }
-    let there: RunInfo = serde_json::from_slice(&format::read_file(&run)?).map_err(|e| malformed(&run, e))?;
+    let there: RunInfo =
+        serde_json::from_slice(&format::read_file(&run)?).map_err(|e| malformed(&run, e))?;
     if let Some(what) = difference(&there, info) {
         return refuse(format!("holds another run: {what}"));
     }
@@ -198,14 +222,23 @@ fn difference(there: &RunInfo, wanted: &RunInfo) -> Option<String> {
 fn first_difference(path: &str, a: &serde_json::Value, b: &serde_json::Value) -> Option<String> {
     if let (Some(a), Some(b)) = (a.as_object(), b.as_object()) {
         return a.iter().find_map(|(key, v)| {
-            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let path = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
             first_difference(&path, v, b.get(key).unwrap_or(&serde_json::Value::Null))
         });
     }
     (a != b).then(|| format!("{path} is {a} there and {b} now"))
 }
 
-fn start(source: &Source, info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Trainer, Error> {
+fn start(
+    source: &Source,
+    info: &RunInfo,
+    options: &SessionOptions,
+    device: &Device,
+) -> Result<Trainer, Error> {
     let path = options.out.join(CHECKPOINT);
     if path.exists() {
         return restore(&path, info, device);
@@ -238,23 +271,74 @@ async fn checkpoint(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<(),
     let wide = vec![info.config.d_sae, info.d_in];
     let (latents, inputs) = (vec![info.config.d_sae], vec![info.d_in]);
     let tensors: Named = vec![
-        ("w_enc", wide.clone(), device::read(sae.w_enc.clone()).await?),
-        ("b_enc", latents.clone(), device::read(sae.b_enc.clone()).await?),
-        ("w_dec", wide.clone(), device::read(sae.w_dec.clone()).await?),
-        ("b_dec", inputs.clone(), device::read(sae.b_dec.clone()).await?),
-        ("m.w_enc", wide.clone(), device::read(m.w_enc.m.clone()).await?),
-        ("v.w_enc", wide.clone(), device::read(m.w_enc.v.clone()).await?),
-        ("m.b_enc", latents.clone(), device::read(m.b_enc.m.clone()).await?),
-        ("v.b_enc", latents.clone(), device::read(m.b_enc.v.clone()).await?),
-        ("m.w_dec", wide.clone(), device::read(m.w_dec.m.clone()).await?),
+        (
+            "w_enc",
+            wide.clone(),
+            device::read(sae.w_enc.clone()).await?,
+        ),
+        (
+            "b_enc",
+            latents.clone(),
+            device::read(sae.b_enc.clone()).await?,
+        ),
+        (
+            "w_dec",
+            wide.clone(),
+            device::read(sae.w_dec.clone()).await?,
+        ),
+        (
+            "b_dec",
+            inputs.clone(),
+            device::read(sae.b_dec.clone()).await?,
+        ),
+        (
+            "m.w_enc",
+            wide.clone(),
+            device::read(m.w_enc.m.clone()).await?,
+        ),
+        (
+            "v.w_enc",
+            wide.clone(),
+            device::read(m.w_enc.v.clone()).await?,
+        ),
+        (
+            "m.b_enc",
+            latents.clone(),
+            device::read(m.b_enc.m.clone()).await?,
+        ),
+        (
+            "v.b_enc",
+            latents.clone(),
+            device::read(m.b_enc.v.clone()).await?,
+        ),
+        (
+            "m.w_dec",
+            wide.clone(),
+            device::read(m.w_dec.m.clone()).await?,
+        ),
         ("v.w_dec", wide, device::read(m.w_dec.v.clone()).await?),
-        ("m.b_dec", inputs.clone(), device::read(m.b_dec.m.clone()).await?),
+        (
+            "m.b_dec",
+            inputs.clone(),
+            device::read(m.b_dec.m.clone()).await?,
+        ),
         ("v.b_dec", inputs, device::read(m.b_dec.v.clone()).await?),
-        ("silent", latents, device::read(trainer.silent.clone()).await?),
+        (
+            "silent",
+            latents,
+            device::read(trainer.silent.clone()).await?,
+        ),
     ];
-    let state = CheckpointInfo { step: trainer.step, scale: trainer.scale, any_dead: trainer.any_dead };
+    let state = CheckpointInfo {
+        step: trainer.step,
+        scale: trainer.scale,
+        any_dead: trainer.any_dead,
+    };
     let state = serde_json::to_string(&state).expect("plain data serialises");
-    write_whole(&dir.join(CHECKPOINT), &format::serialize(&tensors, Some(state)))?;
+    write_whole(
+        &dir.join(CHECKPOINT),
+        &format::serialize(&tensors, Some(state)),
+    )?;
     Ok(())
 }
 
@@ -262,9 +346,18 @@ fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Erro
     let bytes = format::read_file(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(path, e))?;
-    let state = header.metadata().as_ref().and_then(|m| m.get("inscape")).cloned().unwrap_or_default();
+    let state = header
+        .metadata()
+        .as_ref()
+        .and_then(|m| m.get("inscape"))
+        .cloned()
+        .unwrap_or_default();
     let state: CheckpointInfo = serde_json::from_str(&state).map_err(|e| malformed(path, e))?;
-    let reader = TensorReader { path, file: &file, device: device.tensor() };
+    let reader = TensorReader {
+        path,
+        file: &file,
+        device: device.tensor(),
+    };
     let (d_sae, d_in) = (info.config.d_sae, info.d_in);
     let wide = |name: &str| reader.r2(name, [d_sae, d_in]);
     let sae = TopK {
@@ -277,21 +370,36 @@ fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Erro
     let mut moments = AllMoments::zeros(&sae);
     (moments.w_enc.m, moments.w_enc.v) = (wide("m.w_enc")?, wide("v.w_enc")?);
     (moments.w_dec.m, moments.w_dec.v) = (wide("m.w_dec")?, wide("v.w_dec")?);
-    (moments.b_enc.m, moments.b_enc.v) = (reader.r1("m.b_enc", d_sae)?, reader.r1("v.b_enc", d_sae)?);
+    (moments.b_enc.m, moments.b_enc.v) =
+        (reader.r1("m.b_enc", d_sae)?, reader.r1("v.b_enc", d_sae)?);
     (moments.b_dec.m, moments.b_dec.v) = (reader.r1("m.b_dec", d_in)?, reader.r1("v.b_dec", d_in)?);
     let silent: Tensor<1> = reader.r1("silent", d_sae)?;
     let trainer = Trainer::at(sae, info.config.clone(), state.scale, state.step);
-    Ok(Trainer { moments, silent, any_dead: state.any_dead, ..trainer })
+    Ok(Trainer {
+        moments,
+        silent,
+        any_dead: state.any_dead,
+        ..trainer
+    })
 }
 
 /// The log, cut back to the lines of steps that the checkpoint has, and the seconds it covers.
 fn open_log(dir: &Path, steps_done: u64) -> Result<(fs::File, f64), Error> {
     let path = dir.join(LOG);
-    let io = |source| Error::Io { path: path.clone(), source };
-    let text = if path.exists() { fs::read_to_string(&path).map_err(io)? } else { String::new() };
+    let io = |source| Error::Io {
+        path: path.clone(),
+        source,
+    };
+    let text = if path.exists() {
+        fs::read_to_string(&path).map_err(io)?
+    } else {
+        String::new()
+    };
     let (mut kept, mut seconds) = (String::new(), 0.0);
     for line in text.lines() {
-        let Ok(parsed) = serde_json::from_str::<LogLine>(line) else { break };
+        let Ok(parsed) = serde_json::from_str::<LogLine>(line) else {
+            break;
+        };
         if parsed.stats.step > steps_done {
             break;
         }
@@ -306,7 +414,10 @@ fn open_log(dir: &Path, steps_done: u64) -> Result<(fs::File, f64), Error> {
 fn append(log: &mut fs::File, dir: &Path, line: &LogLine) -> Result<(), Error> {
     let mut text = serde_json::to_string(line).expect("plain data serialises");
     text.push('\n');
-    log.write_all(text.as_bytes()).map_err(|source| Error::Io { path: dir.join(LOG), source })
+    log.write_all(text.as_bytes()).map_err(|source| Error::Io {
+        path: dir.join(LOG),
+        source,
+    })
 }
 
 fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> {
@@ -318,7 +429,10 @@ fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> 
     });
     block_on(format::save(&sae, dir, metadata))?;
     match fs::remove_file(dir.join(CHECKPOINT)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::Io { path: dir.join(CHECKPOINT), source: e }),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::Io {
+            path: dir.join(CHECKPOINT),
+            source: e,
+        }),
         _ => Ok(sae),
     }
 }
@@ -329,9 +443,19 @@ fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> 
 ///
 /// # Errors
 /// Widths that differ; the source or the device failed.
-pub fn evaluate(sae: &TopK, source: &Source, device: &Device, mut seen: impl FnMut(usize)) -> Result<Reconstruction, Error> {
+pub fn evaluate(
+    sae: &TopK,
+    source: &Source,
+    device: &Device,
+    mut seen: impl FnMut(usize),
+) -> Result<Reconstruction, Error> {
     if source.width() != sae.d_in() {
-        let text = format!("{} has rows of width {}, the autoencoder takes {}", source.name(), source.width(), sae.d_in());
+        let text = format!(
+            "{} has rows of width {}, the autoencoder takes {}",
+            source.name(),
+            source.width(),
+            sae.d_in()
+        );
         return Err(Error::Config(text));
     }
     let (mut all, mut rows) = (Accumulator::new(sae.d_sae()), Vec::new());
@@ -361,5 +485,7 @@ pub fn run_info(dir: &Path) -> Result<RunInfo, Error> {
 pub fn read_log(dir: &Path) -> Result<Vec<LogLine>, Error> {
     let path = dir.join(LOG);
     let text = String::from_utf8(format::read_file(&path)?).map_err(|e| malformed(&path, e))?;
-    text.lines().map(|l| serde_json::from_str(l).map_err(|e| malformed(&path, e))).collect()
+    text.lines()
+        .map(|l| serde_json::from_str(l).map_err(|e| malformed(&path, e)))
+        .collect()
 }

@@ -38,7 +38,8 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
-    /// The defaults for activations of width `d_in`: Adam (0.9, 0.999), 5 % warm-up, decay
+    /// The defaults for activations of width `d_in`: learning rate 2e-3 at 3072 latents,
+    /// falling with the root of the width (the scaling of Gao et al. 2024), Adam (0.9, 0.999), 5 % warm-up, decay
     /// over the last half, clipping at 1, α = 1/32, `k_aux = d_in / 2`, dead after an eighth of
     /// the run or 10 M activations.
     pub fn new(d_in: usize, d_sae: usize, k: usize, tokens: u64) -> Self {
@@ -47,7 +48,7 @@ impl TrainConfig {
             k,
             tokens,
             batch: 2048,
-            lr: 1e-3,
+            lr: default_lr(d_sae),
             warmup: 0.05,
             decay: 0.5,
             clip: 1.0,
@@ -73,14 +74,23 @@ impl TrainConfig {
         match self {
             Self { k: 0, .. } => bad("k = 0: at least one latent must be kept".into()),
             Self { d_sae: 0, .. } => bad("width = 0: there must be a latent".into()),
-            Self { k, d_sae, .. } if k > d_sae => bad(format!("k = {k} exceeds the width of {d_sae} latents")),
-            Self { k, .. } if *k > 1024 => bad(format!("k = {k}: at most 1024 are supported")),
-            Self { d_sae, .. } if *d_sae > 1 << 20 => bad(format!("width = {d_sae}: at most {} are supported", 1 << 20)),
-            Self { batch, .. } if *batch < 2 => bad(format!("batch = {batch}: at least 2 are needed")),
-            Self { lr, .. } if !(*lr > 0.0 && lr.is_finite()) => bad(format!("lr = {lr}: a positive number is needed")),
-            Self { tokens, batch, .. } if *tokens < *batch as u64 => {
-                bad(format!("tokens = {tokens} is less than one batch of {batch}"))
+            Self { k, d_sae, .. } if k > d_sae => {
+                bad(format!("k = {k} exceeds the width of {d_sae} latents"))
             }
+            Self { k, .. } if *k > 1024 => bad(format!("k = {k}: at most 1024 are supported")),
+            Self { d_sae, .. } if *d_sae > 1 << 20 => bad(format!(
+                "width = {d_sae}: at most {} are supported",
+                1 << 20
+            )),
+            Self { batch, .. } if *batch < 2 => {
+                bad(format!("batch = {batch}: at least 2 are needed"))
+            }
+            Self { lr, .. } if !(*lr > 0.0 && lr.is_finite()) => {
+                bad(format!("lr = {lr}: a positive number is needed"))
+            }
+            Self { tokens, batch, .. } if *tokens < *batch as u64 => bad(format!(
+                "tokens = {tokens} is less than one batch of {batch}"
+            )),
             _ => Ok(()),
         }
     }
@@ -92,6 +102,10 @@ impl TrainConfig {
         let fall = (steps - t + 1.0) / (self.decay * steps).max(1.0);
         self.lr * rise.min(fall).min(1.0)
     }
+}
+
+fn default_lr(d_sae: usize) -> f64 {
+    (2e-3 * (3072.0 / d_sae.max(1) as f64).sqrt()).min(4e-3)
 }
 
 /// What one step did. Reading it back from a GPU waits for the step.
@@ -168,14 +182,24 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Config`] names a setting that cannot work.
-    pub fn new(config: TrainConfig, sample: &[f32], d_in: usize, device: &Device) -> Result<Self, Error> {
+    pub fn new(
+        config: TrainConfig,
+        sample: &[f32],
+        d_in: usize,
+        device: &Device,
+    ) -> Result<Self, Error> {
         config.check()?;
         if sample.len() < d_in || d_in == 0 {
-            return Err(Error::Config("there are no activations to start from".into()));
+            return Err(Error::Config(
+                "there are no activations to start from".into(),
+            ));
         }
         let median = init::geometric_median(sample, d_in);
         let scale = init::input_scale(sample, &median);
-        let b_dec = median.iter().map(|m| (f64::from(*m) * scale) as f32).collect();
+        let b_dec = median
+            .iter()
+            .map(|m| (f64::from(*m) * scale) as f32)
+            .collect();
         let sae = init::tied(config.d_sae, config.k, b_dec, config.seed, device);
         Ok(Self::at(sae, config, scale, 0))
     }
@@ -183,7 +207,16 @@ impl Trainer {
     pub(super) fn at(sae: TopK, config: TrainConfig, scale: f64, step: u64) -> Self {
         let silent = Tensor::zeros([sae.d_sae()], &sae.b_enc.device());
         let moments = AllMoments::zeros(&sae);
-        Self { sae, config, scale, step, moments, silent, any_dead: false, last: None }
+        Self {
+            sae,
+            config,
+            scale,
+            step,
+            moments,
+            silent,
+            any_dead: false,
+            last: None,
+        }
     }
 
     /// The autoencoder, acting on inputs as they were given.
@@ -213,7 +246,11 @@ impl Trainer {
     /// The device failed.
     pub async fn step(&mut self, x: Tensor<2>) -> Result<(), Error> {
         let [batch, d_in] = x.dims();
-        assert!(d_in == self.sae.d_in(), "sae step: x [{batch}, {d_in}] for d_in = {}", self.sae.d_in());
+        assert!(
+            d_in == self.sae.d_in(),
+            "sae step: x [{batch}, {d_in}] for d_in = {}",
+            self.sae.d_in()
+        );
         self.step += 1;
         let dead = self.any_dead.then(|| self.dead());
         let (grads, latents, losses) = backward(&self.sae, x * self.scale, dead, &self.config);
@@ -238,14 +275,26 @@ impl Trainer {
         let values: Vec<f64> = device::read(Tensor::cat(vec![loss, fvu, l0], 0)).await?;
         let dead_share = self.dead_share().await?;
         if !values[0].is_finite() {
-            return Err(Error::Diverged { step: self.step, loss: values[0] });
+            return Err(Error::Diverged {
+                step: self.step,
+                loss: values[0],
+            });
         }
-        Ok(StepStats { step: self.step, loss: values[0], fvu: values[1], l0: values[2], dead_share })
+        Ok(StepStats {
+            step: self.step,
+            loss: values[0],
+            fvu: values[1],
+            l0: values[2],
+            dead_share,
+        })
     }
 
     /// 1 where a latent is dead, `[d_sae]`.
     fn dead(&self) -> Tensor<1> {
-        self.silent.clone().greater_equal_elem(self.config.dead_after as f64).float()
+        self.silent
+            .clone()
+            .greater_equal_elem(self.config.dead_after as f64)
+            .float()
     }
 
     async fn dead_share(&self) -> Result<f64, Error> {
@@ -265,10 +314,34 @@ impl Trainer {
         let (adam, t, lr) = (self.config.adam, self.step, self.config.lr_at(self.step));
         let (sae, moments) = (&mut self.sae, &mut self.moments);
         let wide = scale.clone().unsqueeze::<2>();
-        sae.w_enc = adam.step(t, lr, sae.w_enc.clone(), grads.w_enc * wide.clone(), &mut moments.w_enc);
-        sae.b_enc = adam.step(t, lr, sae.b_enc.clone(), grads.b_enc * scale.clone(), &mut moments.b_enc);
-        sae.w_dec = unit_rows(adam.step(t, lr, sae.w_dec.clone(), grads.w_dec * wide, &mut moments.w_dec));
-        sae.b_dec = adam.step(t, lr, sae.b_dec.clone(), grads.b_dec * scale, &mut moments.b_dec);
+        sae.w_enc = adam.step(
+            t,
+            lr,
+            sae.w_enc.clone(),
+            grads.w_enc * wide.clone(),
+            &mut moments.w_enc,
+        );
+        sae.b_enc = adam.step(
+            t,
+            lr,
+            sae.b_enc.clone(),
+            grads.b_enc * scale.clone(),
+            &mut moments.b_enc,
+        );
+        sae.w_dec = unit_rows(adam.step(
+            t,
+            lr,
+            sae.w_dec.clone(),
+            grads.w_dec * wide,
+            &mut moments.w_dec,
+        ));
+        sae.b_dec = adam.step(
+            t,
+            lr,
+            sae.b_dec.clone(),
+            grads.b_dec * scale,
+            &mut moments.b_dec,
+        );
     }
 }
 
@@ -281,9 +354,17 @@ fn project(grad: Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
 
 fn silent_after(silent: Tensor<1>, latents: &Latents, batch: usize) -> Tensor<1> {
     let [n, k] = latents.values.dims();
-    let active = latents.values.clone().greater_elem(0.0).float().reshape([n * k]);
+    let active = latents
+        .values
+        .clone()
+        .greater_elem(0.0)
+        .float()
+        .reshape([n * k]);
     let indices: Tensor<1, Int> = latents.indices.clone().reshape([n * k]);
-    let fired = silent.zeros_like().scatter(0, indices, active, burn::tensor::IndexingUpdateOp::Add);
+    let fired =
+        silent
+            .zeros_like()
+            .scatter(0, indices, active, burn::tensor::IndexingUpdateOp::Add);
     let quiet = fired.equal_elem(0.0).float();
     (silent + batch as f64) * quiet
 }
@@ -302,7 +383,12 @@ pub fn backward(
 ) -> (Gradients, Latents, (Tensor<1>, Tensor<1>)) {
     let centred = x.clone() - sae.b_dec.clone().unsqueeze();
     let z = centred.clone().matmul(sae.w_enc.clone().transpose()) + sae.b_enc.clone().unsqueeze();
-    let aux_z = dead.map(|d| z.clone().mask_fill(d.equal_elem(0.0).unsqueeze::<2>().expand(z.dims()), f64::NEG_INFINITY));
+    let aux_z = dead.map(|d| {
+        z.clone().mask_fill(
+            d.equal_elem(0.0).unsqueeze::<2>().expand(z.dims()),
+            f64::NEG_INFINITY,
+        )
+    });
     let latents = select(z, sae.k);
     let error = x.clone() - sae.decode(&latents);
     let total = squared_deviation(x);
@@ -324,7 +410,10 @@ pub fn backward(
 
 fn select(z: Tensor<2>, k: usize) -> Latents {
     let (values, indices) = ops::topk(z, k);
-    Latents { values: values.clamp_min(0.0), indices }
+    Latents {
+        values: values.clamp_min(0.0),
+        indices,
+    }
 }
 
 /// `Σ‖x − x̄‖²`, at least a tiny positive number.
@@ -344,14 +433,39 @@ fn through(sae: &TopK, latents: &Latents, g: &Tensor<2>, centred: &Tensor<2>) ->
     let w_enc = ops::sparse_matmul_t(dz.clone(), indices.clone(), centred.clone(), d_sae);
     let [n, k] = dz.dims();
     let zeros = sae.b_enc.zeros_like();
-    let b_enc = zeros.scatter(0, indices.reshape([n * k]), dz.reshape([n * k]), burn::tensor::IndexingUpdateOp::Add);
-    let b_dec = b_enc.clone().unsqueeze::<2>().matmul(sae.w_enc.clone()).squeeze_dim(0).neg();
-    Gradients { w_enc, b_enc, w_dec, b_dec }
+    let b_enc = zeros.scatter(
+        0,
+        indices.reshape([n * k]),
+        dz.reshape([n * k]),
+        burn::tensor::IndexingUpdateOp::Add,
+    );
+    let b_dec = b_enc
+        .clone()
+        .unsqueeze::<2>()
+        .matmul(sae.w_enc.clone())
+        .squeeze_dim(0)
+        .neg();
+    Gradients {
+        w_enc,
+        b_enc,
+        w_dec,
+        b_dec,
+    }
 }
 
-fn auxiliary(sae: &TopK, z: Tensor<2>, error: Tensor<2>, centred: &Tensor<2>, config: &TrainConfig) -> (Tensor<1>, Gradients) {
+fn auxiliary(
+    sae: &TopK,
+    z: Tensor<2>,
+    error: Tensor<2>,
+    centred: &Tensor<2>,
+    config: &TrainConfig,
+) -> (Tensor<1>, Gradients) {
     let latents = select(z, config.k_aux);
-    let guess = ops::sparse_decode(latents.values.clone(), latents.indices.clone(), sae.w_dec.clone());
+    let guess = ops::sparse_decode(
+        latents.values.clone(),
+        latents.indices.clone(),
+        sae.w_dec.clone(),
+    );
     let total = squared_deviation(error.clone());
     let miss = guess - error;
     let loss = miss.clone().square().sum() / total.clone() * config.aux_alpha;

@@ -58,18 +58,29 @@ impl Config {
     }
 
     fn d_head(&self) -> usize {
-        self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+        self.head_dim
+            .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
     fn theta(&self) -> f64 {
-        let nested = self.rope_parameters.as_ref().and_then(|p| p.get("rope_theta")).and_then(|t| t.as_f64());
+        let nested = self
+            .rope_parameters
+            .as_ref()
+            .and_then(|p| p.get("rope_theta"))
+            .and_then(|t| t.as_f64());
         self.rope_theta.or(nested).unwrap_or(10_000.0)
     }
 
     /// Refuses what this file does not compute.
     fn check(&self) -> Result<(), Error> {
-        let nested = self.rope_parameters.as_ref().and_then(|p| p.get("rope_type")).and_then(|t| t.as_str());
-        if self.rope_scaling.as_ref().is_some_and(|s| !s.is_null()) || nested.is_some_and(|t| t != "default") {
+        let nested = self
+            .rope_parameters
+            .as_ref()
+            .and_then(|p| p.get("rope_type"))
+            .and_then(|t| t.as_str());
+        if self.rope_scaling.as_ref().is_some_and(|s| !s.is_null())
+            || nested.is_some_and(|t| t != "default")
+        {
             return Err(unsupported("rope_scaling", "scaled rotary positions"));
         }
         if self.hidden_act != "silu" {
@@ -80,7 +91,10 @@ impl Config {
         }
         let heads = self.num_attention_heads;
         if heads == 0 || self.kv_heads() == 0 || !heads.is_multiple_of(self.kv_heads()) {
-            return Err(unsupported("num_key_value_heads", &format!("{} for {heads} heads", self.kv_heads())));
+            return Err(unsupported(
+                "num_key_value_heads",
+                &format!("{} for {heads} heads", self.kv_heads()),
+            ));
         }
         if !self.d_head().is_multiple_of(2) || self.d_head() == 0 {
             return Err(unsupported("head_dim", &self.d_head().to_string()));
@@ -115,19 +129,48 @@ impl Llama {
     ///
     /// # Errors
     /// A setting this family does not compute, or a tensor that is missing or misshapen.
-    pub fn new(config: Config, source: &mut dyn TensorSource, device: &Device) -> Result<Self, Error> {
+    pub fn new(
+        config: Config,
+        source: &mut dyn TensorSource,
+        device: &Device,
+    ) -> Result<Self, Error> {
         config.check()?;
         let (d, vocab) = (config.hidden_size, config.vocab_size);
         let embed = source.r2("model.embed_tokens.weight", [vocab, d])?;
-        let blocks = (0..config.num_hidden_layers).map(|l| Block::new(&config, l, source)).collect::<Result<_, _>>()?;
-        let norm = RmsNorm { weight: source.r1("model.norm.weight", d)?, eps: config.rms_norm_eps };
+        let blocks = (0..config.num_hidden_layers)
+            .map(|l| Block::new(&config, l, source))
+            .collect::<Result<_, _>>()?;
+        let norm = RmsNorm {
+            weight: source.r1("model.norm.weight", d)?,
+            eps: config.rms_norm_eps,
+        };
         let unembed = match config.tie_word_embeddings {
             true => None,
-            false => Some(Linear { weight: source.r2("lm_head.weight", [vocab, d])?, bias: None }),
+            false => Some(Linear {
+                weight: source.r2("lm_head.weight", [vocab, d])?,
+                bias: None,
+            }),
         };
-        let pairs = if config.rope_interleaved { RopePairs::Adjacent } else { RopePairs::Half };
-        let rope = Rope::new(config.max_position_embeddings, config.d_head(), config.theta(), pairs, device);
-        Ok(Self { config, embed, blocks, norm, unembed, rope })
+        let pairs = if config.rope_interleaved {
+            RopePairs::Adjacent
+        } else {
+            RopePairs::Half
+        };
+        let rope = Rope::new(
+            config.max_position_embeddings,
+            config.d_head(),
+            config.theta(),
+            pairs,
+            device,
+        );
+        Ok(Self {
+            config,
+            embed,
+            blocks,
+            norm,
+            unembed,
+            rope,
+        })
     }
 
     /// Its configuration.
@@ -138,10 +181,18 @@ impl Llama {
 
 impl Block {
     fn new(config: &Config, layer: usize, source: &mut dyn TensorSource) -> Result<Self, Error> {
-        let (d, ff, dh) = (config.hidden_size, config.intermediate_size, config.d_head());
+        let (d, ff, dh) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.d_head(),
+        );
         let (heads, kv_heads) = (config.num_attention_heads, config.kv_heads());
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        let mut linear = |part: &str, shape| source.r2(&name(part), shape).map(|weight| Linear { weight, bias: None });
+        let mut linear = |part: &str, shape| {
+            source
+                .r2(&name(part), shape)
+                .map(|weight| Linear { weight, bias: None })
+        };
         let q = linear("self_attn.q_proj", [heads * dh, d])?;
         let k = linear("self_attn.k_proj", [kv_heads * dh, d])?;
         let v = linear("self_attn.v_proj", [kv_heads * dh, d])?;
@@ -149,19 +200,56 @@ impl Block {
         let gate = linear("mlp.gate_proj", [ff, d])?;
         let up = linear("mlp.up_proj", [ff, d])?;
         let down = linear("mlp.down_proj", [d, ff])?;
-        let mut norm = |part: &str| source.r1(&name(part), d).map(|weight| RmsNorm { weight, eps: config.rms_norm_eps });
+        let mut norm = |part: &str| {
+            source.r1(&name(part), d).map(|weight| RmsNorm {
+                weight,
+                eps: config.rms_norm_eps,
+            })
+        };
         let (ln1, ln2) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
-        Ok(Self { ln1, attn: Attention { q, k, v, o, heads, kv_heads, d_head: dh }, ln2, gate, up, down })
+        Ok(Self {
+            ln1,
+            attn: Attention {
+                q,
+                k,
+                v,
+                o,
+                heads,
+                kv_heads,
+                d_head: dh,
+            },
+            ln2,
+            gate,
+            up,
+            down,
+        })
     }
 
-    fn forward(&self, x: Tensor<3>, rope: &Rope, mask: Option<Tensor<4>>, layer: usize, tap: &mut Tap<'_>) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        rope: &Rope,
+        mask: Option<Tensor<4>>,
+        layer: usize,
+        tap: &mut Tap<'_>,
+    ) -> Tensor<3> {
         let at = |s| Site::Block(layer, s);
         let x = tap.at(at(BlockSite::ResidPre), x);
-        let h = self.ln1.forward(x.clone(), tap, at(BlockSite::Ln1Scale), at(BlockSite::Ln1Normalized));
+        let h = self.ln1.forward(
+            x.clone(),
+            tap,
+            at(BlockSite::Ln1Scale),
+            at(BlockSite::Ln1Normalized),
+        );
         let h = self.attn.forward(h, Some(rope), mask, layer, tap);
         let x = x + tap.at(at(BlockSite::AttnOut), h);
         let x = tap.at(at(BlockSite::ResidMid), x);
-        let h = self.ln2.forward(x.clone(), tap, at(BlockSite::Ln2Scale), at(BlockSite::Ln2Normalized));
+        let h = self.ln2.forward(
+            x.clone(),
+            tap,
+            at(BlockSite::Ln2Scale),
+            at(BlockSite::Ln2Normalized),
+        );
         let pre = tap.at(at(BlockSite::MlpPre), self.gate.forward(h.clone()));
         let linear = tap.at(at(BlockSite::MlpPreLinear), self.up.forward(h));
         let post = tap.at(at(BlockSite::MlpPost), silu(pre) * linear);
@@ -177,7 +265,10 @@ impl Block {
             (name("self_attn.k_proj"), Param::R2(&mut self.attn.k.weight)),
             (name("self_attn.v_proj"), Param::R2(&mut self.attn.v.weight)),
             (name("self_attn.o_proj"), Param::R2(&mut self.attn.o.weight)),
-            (name("post_attention_layernorm"), Param::R1(&mut self.ln2.weight)),
+            (
+                name("post_attention_layernorm"),
+                Param::R1(&mut self.ln2.weight),
+            ),
             (name("mlp.gate_proj"), Param::R2(&mut self.gate.weight)),
             (name("mlp.up_proj"), Param::R2(&mut self.up.weight)),
             (name("mlp.down_proj"), Param::R2(&mut self.down.weight)),
@@ -187,17 +278,37 @@ impl Block {
 
 fn block_points(config: &Config, layer: usize) -> Vec<HookPoint> {
     use BlockSite as B;
-    let (d, dh, heads, kv) = (config.hidden_size, config.d_head(), config.num_attention_heads, config.kv_heads());
+    let (d, dh, heads, kv) = (
+        config.hidden_size,
+        config.d_head(),
+        config.num_attention_heads,
+        config.kv_heads(),
+    );
     let row = |s, width| HookPoint::rows(Site::Block(layer, s), width);
     let head = |s, n| HookPoint::heads(Site::Block(layer, s), n, dh);
     let square = |s| HookPoint::square(Site::Block(layer, s), heads);
     let ff = config.intermediate_size;
     vec![
-        row(B::ResidPre, d), row(B::Ln1Scale, 1), row(B::Ln1Normalized, d),
-        head(B::Q, heads), head(B::K, kv), head(B::V, kv), head(B::RotQ, heads), head(B::RotK, kv),
-        square(B::AttnScores), square(B::Pattern), head(B::Z, heads), row(B::AttnOut, d), row(B::ResidMid, d),
-        row(B::Ln2Scale, 1), row(B::Ln2Normalized, d), row(B::MlpPre, ff), row(B::MlpPreLinear, ff),
-        row(B::MlpPost, ff), row(B::MlpOut, d), row(B::ResidPost, d),
+        row(B::ResidPre, d),
+        row(B::Ln1Scale, 1),
+        row(B::Ln1Normalized, d),
+        head(B::Q, heads),
+        head(B::K, kv),
+        head(B::V, kv),
+        head(B::RotQ, heads),
+        head(B::RotK, kv),
+        square(B::AttnScores),
+        square(B::Pattern),
+        head(B::Z, heads),
+        row(B::AttnOut, d),
+        row(B::ResidMid, d),
+        row(B::Ln2Scale, 1),
+        row(B::Ln2Normalized, d),
+        row(B::MlpPre, ff),
+        row(B::MlpPreLinear, ff),
+        row(B::MlpPost, ff),
+        row(B::MlpOut, d),
+        row(B::ResidPost, d),
     ]
 }
 
@@ -205,8 +316,15 @@ impl Model for Llama {
     fn hook_points(&self) -> Vec<HookPoint> {
         let d = self.config.hidden_size;
         let blocks = (0..self.blocks.len()).flat_map(|l| block_points(&self.config, l));
-        let last = [HookPoint::rows(Site::LnFinalScale, 1), HookPoint::rows(Site::LnFinalNormalized, d)];
-        [HookPoint::rows(Site::Embed, d)].into_iter().chain(blocks).chain(last).collect()
+        let last = [
+            HookPoint::rows(Site::LnFinalScale, 1),
+            HookPoint::rows(Site::LnFinalNormalized, d),
+        ];
+        [HookPoint::rows(Site::Embed, d)]
+            .into_iter()
+            .chain(blocks)
+            .chain(last)
+            .collect()
     }
 
     fn forward(&self, tokens: &Tokens, tap: &mut Tap<'_>) -> Output {
@@ -223,9 +341,17 @@ impl Model for Llama {
         if tap.done() {
             return Output::default();
         }
-        let x = self.norm.forward(x, tap, Site::LnFinalScale, Site::LnFinalNormalized);
-        let unembed = Linear { weight: self.unembedding().expect("a language model has one"), bias: None };
-        Output { logits: Some(unembed.forward(x)), ..Output::default() }
+        let x = self
+            .norm
+            .forward(x, tap, Site::LnFinalScale, Site::LnFinalNormalized);
+        let unembed = Linear {
+            weight: self.unembedding().expect("a language model has one"),
+            bias: None,
+        };
+        Output {
+            logits: Some(unembed.forward(x)),
+            ..Output::default()
+        }
     }
 
     fn max_context(&self) -> usize {
@@ -237,7 +363,10 @@ impl Model for Llama {
     }
 
     fn params(&mut self) -> Vec<(String, Param<'_>)> {
-        let mut all = vec![("model.embed_tokens.weight".into(), Param::R2(&mut self.embed))];
+        let mut all = vec![(
+            "model.embed_tokens.weight".into(),
+            Param::R2(&mut self.embed),
+        )];
         for (layer, block) in self.blocks.iter_mut().enumerate() {
             all.extend(block.params(layer));
         }
@@ -249,6 +378,11 @@ impl Model for Llama {
     }
 
     fn unembedding(&self) -> Option<Tensor<2>> {
-        Some(self.unembed.as_ref().map_or(&self.embed, |u| &u.weight).clone())
+        Some(
+            self.unembed
+                .as_ref()
+                .map_or(&self.embed, |u| &u.weight)
+                .clone(),
+        )
     }
 }

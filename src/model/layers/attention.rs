@@ -28,13 +28,26 @@ impl Attention {
     /// `mask` `[batch or 1, 1, pos or 1, pos]` is added to the scores. Hooks: q, k, v
     /// `[batch, pos, heads, d_head]` (k and v with `kv_heads`), rot_q, rot_k with `rope`,
     /// masked scores and pattern `[batch, heads, pos, pos]`, z `[batch, pos, heads, d_head]`.
-    pub fn forward(&self, x: Tensor<3>, rope: Option<&Rope>, mask: Option<Tensor<4>>, layer: usize, tap: &mut Tap<'_>) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        rope: Option<&Rope>,
+        mask: Option<Tensor<4>>,
+        layer: usize,
+        tap: &mut Tap<'_>,
+    ) -> Tensor<3> {
         let at = |s| Site::Block(layer, s);
         let q = tap.at(at(BlockSite::Q), self.split(&self.q, x.clone(), self.heads));
-        let k = tap.at(at(BlockSite::K), self.split(&self.k, x.clone(), self.kv_heads));
+        let k = tap.at(
+            at(BlockSite::K),
+            self.split(&self.k, x.clone(), self.kv_heads),
+        );
         let v = tap.at(at(BlockSite::V), self.split(&self.v, x, self.kv_heads));
         let (q, k) = match rope {
-            Some(rope) => (tap.at(at(BlockSite::RotQ), rope.forward(q)), tap.at(at(BlockSite::RotK), rope.forward(k))),
+            Some(rope) => (
+                tap.at(at(BlockSite::RotQ), rope.forward(q)),
+                tap.at(at(BlockSite::RotK), rope.forward(k)),
+            ),
             None => (q, k),
         };
         let scale = 1.0 / (self.d_head as f64).sqrt();
@@ -46,10 +59,13 @@ impl Attention {
         };
         let scores = tap.at(at(BlockSite::AttnScores), scores);
         let pattern = tap.at(at(BlockSite::Pattern), softmax(scores, 3));
-        let z = pattern.matmul(self.share(v).swap_dims(1, 2)).swap_dims(1, 2);
+        let z = pattern
+            .matmul(self.share(v).swap_dims(1, 2))
+            .swap_dims(1, 2);
         let z = tap.at(at(BlockSite::Z), z);
         let [batch, pos, _, _] = z.dims();
-        self.o.forward(z.reshape([batch, pos, self.heads * self.d_head]))
+        self.o
+            .forward(z.reshape([batch, pos, self.heads * self.d_head]))
     }
 
     fn split(&self, linear: &Linear, x: Tensor<3>, heads: usize) -> Tensor<4> {
@@ -64,7 +80,9 @@ impl Attention {
             return x;
         }
         let [batch, pos, kv, d] = x.dims();
-        x.unsqueeze_dim::<5>(3).expand([batch, pos, kv, group, d]).reshape([batch, pos, kv * group, d])
+        x.unsqueeze_dim::<5>(3)
+            .expand([batch, pos, kv, group, d])
+            .reshape([batch, pos, kv * group, d])
     }
 }
 
@@ -73,16 +91,29 @@ impl Attention {
 ///
 /// A row whose keys are all masked cannot occur: a row of tokens is never empty, and the
 /// padding is on the right.
-pub fn attention_mask(pos: usize, causal: bool, padding: Option<Tensor<2>>, device: &Device) -> Option<Tensor<4>> {
+pub fn attention_mask(
+    pos: usize,
+    causal: bool,
+    padding: Option<Tensor<2>>,
+    device: &Device,
+) -> Option<Tensor<4>> {
     let future = causal.then(|| {
-        let value = |n: usize| if n % pos > n / pos { f32::NEG_INFINITY } else { 0.0 };
+        let value = |n: usize| {
+            if n % pos > n / pos {
+                f32::NEG_INFINITY
+            } else {
+                0.0
+            }
+        };
         let values: Vec<f32> = (0..pos * pos).map(value).collect();
         Tensor::<4>::from_data(TensorData::new(values, [1, 1, pos, pos]), device)
     });
     let padded = padding.map(|mask| {
         let [batch, pos] = mask.dims();
         let blank = mask.clone().equal_elem(0.0);
-        mask.zeros_like().mask_fill(blank, f32::NEG_INFINITY).reshape([batch, 1, 1, pos])
+        mask.zeros_like()
+            .mask_fill(blank, f32::NEG_INFINITY)
+            .reshape([batch, 1, 1, pos])
     });
     match (future, padded) {
         (Some(a), Some(b)) => Some(a + b),

@@ -23,7 +23,9 @@ impl Linear {
     /// `x` `[batch, pos, d_in]` to `[batch, pos, d_out]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, pos, d_in] = x.dims();
-        let y = x.reshape([batch * pos, d_in]).matmul(self.weight.clone().transpose());
+        let y = x
+            .reshape([batch * pos, d_in])
+            .matmul(self.weight.clone().transpose());
         let y = match &self.bias {
             Some(bias) => y + bias.clone().unsqueeze(),
             None => y,
@@ -37,5 +39,8 @@ impl Linear {
 pub fn embed(table: &Tensor<2>, ids: burn::tensor::Tensor<2, burn::tensor::Int>) -> Tensor<3> {
     let [batch, pos] = ids.dims();
     let d = table.dims()[1];
-    table.clone().select(0, ids.reshape([batch * pos])).reshape([batch, pos, d])
+    table
+        .clone()
+        .select(0, ids.reshape([batch * pos]))
+        .reshape([batch, pos, d])
 }

@@ -22,7 +22,13 @@ impl LayerNorm {
     }
 
     /// With its two hook points.
-    pub fn forward(&self, x: Tensor<3>, tap: &mut Tap<'_>, scale: Site, normalized: Site) -> Tensor<3> {
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        tap: &mut Tap<'_>,
+        scale: Site,
+        normalized: Site,
+    ) -> Tensor<3> {
         let (x, s) = self.centre(x);
         let s = tap.at(scale, s);
         tap.at(normalized, self.gain(x / s))
@@ -30,7 +36,10 @@ impl LayerNorm {
 
     fn centre(&self, x: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
         let x = x.clone() - x.mean_dim(2);
-        let scale = (x.clone() * x.clone()).mean_dim(2).add_scalar(self.eps).sqrt();
+        let scale = (x.clone() * x.clone())
+            .mean_dim(2)
+            .add_scalar(self.eps)
+            .sqrt();
         (x, scale)
     }
 
@@ -51,8 +60,17 @@ pub struct RmsNorm {
 
 impl RmsNorm {
     /// With its two hook points.
-    pub fn forward(&self, x: Tensor<3>, tap: &mut Tap<'_>, scale: Site, normalized: Site) -> Tensor<3> {
-        let s = (x.clone() * x.clone()).mean_dim(2).add_scalar(self.eps).sqrt();
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        tap: &mut Tap<'_>,
+        scale: Site,
+        normalized: Site,
+    ) -> Tensor<3> {
+        let s = (x.clone() * x.clone())
+            .mean_dim(2)
+            .add_scalar(self.eps)
+            .sqrt();
         let s = tap.at(scale, s);
         let x = tap.at(normalized, x / s);
         x * self.weight.clone().unsqueeze()

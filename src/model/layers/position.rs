@@ -23,11 +23,16 @@ impl Rope {
         let half = d_head / 2;
         let angle = |p: usize, i: usize| p as f64 * theta.powf(-2.0 * i as f64 / d_head as f64);
         let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> =
-                (0..pos * half).map(|n| f(angle(n / half, n % half)) as f32).collect();
+            let values: Vec<f32> = (0..pos * half)
+                .map(|n| f(angle(n / half, n % half)) as f32)
+                .collect();
             Tensor::<4>::from_data(TensorData::new(values, [1, pos, 1, half]), device)
         };
-        Self { cos: table(f64::cos), sin: table(f64::sin), pairs }
+        Self {
+            cos: table(f64::cos),
+            sin: table(f64::sin),
+            pairs,
+        }
     }
 
     /// Rotates `x` `[batch, pos, head, d_head]` by its position; pos may be shorter than the table.
@@ -46,7 +51,9 @@ impl Rope {
             RopePairs::Adjacent => {
                 let x = x.reshape([batch, pos, heads * half, 2]);
                 let part = |i: usize| {
-                    x.clone().slice([0..batch, 0..pos, 0..heads * half, i..i + 1]).reshape([batch, pos, heads, half])
+                    x.clone()
+                        .slice([0..batch, 0..pos, 0..heads * half, i..i + 1])
+                        .reshape([batch, pos, heads, half])
                 };
                 let (a, b) = rotate(part(0), part(1), cos, sin);
                 Tensor::stack::<5>(vec![a, b], 4).reshape([batch, pos, heads, d_head])

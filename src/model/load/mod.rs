@@ -70,11 +70,17 @@ pub enum Error {
 }
 
 pub(crate) fn unsupported(field: &str, value: &str) -> Error {
-    Error::Unsupported { field: field.into(), value: value.into() }
+    Error::Unsupported {
+        field: field.into(),
+        value: value.into(),
+    }
 }
 
 fn malformed(file: impl Into<String>, reason: impl ToString) -> Error {
-    Error::Malformed { file: file.into(), reason: reason.to_string() }
+    Error::Malformed {
+        file: file.into(),
+        reason: reason.to_string(),
+    }
 }
 
 /// Where a model's tensors come from, by name.
@@ -128,15 +134,31 @@ impl Network {
     ///
     /// # Errors
     /// See [`load`].
-    pub fn from_parts(id: &str, config: &[u8], tokenizer: &[u8], mut weights: Weights, device: &Device) -> Result<Self, Error> {
+    pub fn from_parts(
+        id: &str,
+        config: &[u8],
+        tokenizer: &[u8],
+        mut weights: Weights,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let tokenizer_sha256 = weights::sha256(tokenizer);
         let tokenizer = Tokenizer::from_bytes(tokenizer)?;
         let (family, mut model) = build(config, &mut weights.on(device))?;
         let params = model.params();
         let parameters = params.iter().map(|(_, p)| p.len()).sum();
         drop(params);
-        let info = Info { id: id.into(), family, parameters, sha256: weights.sha256()?, tokenizer_sha256 };
-        Ok(Self { model, tokenizer, info })
+        let info = Info {
+            id: id.into(),
+            family,
+            parameters,
+            sha256: weights.sha256()?,
+            tokenizer_sha256,
+        };
+        Ok(Self {
+            model,
+            tokenizer,
+            info,
+        })
     }
 
     /// One forward pass with hooks; see [`Model::run`].
@@ -152,11 +174,18 @@ impl Network {
     /// # Errors
     /// The tokenizer refuses a text.
     pub fn tokens(&self, texts: &[&str]) -> Result<Tokens, Error> {
-        texts.iter().map(|t| self.tokenizer.encode_with_special(t)).collect::<Result<Vec<_>, _>>().map(Tokens::new)
+        texts
+            .iter()
+            .map(|t| self.tokenizer.encode_with_special(t))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Tokens::new)
     }
 }
 
-fn build(config: &[u8], source: &mut weights::OnDevice<'_>) -> Result<(String, Box<dyn Model>), Error> {
+fn build(
+    config: &[u8],
+    source: &mut weights::OnDevice<'_>,
+) -> Result<(String, Box<dyn Model>), Error> {
     #[derive(Deserialize)]
     struct Kind {
         model_type: String,
@@ -165,9 +194,21 @@ fn build(config: &[u8], source: &mut weights::OnDevice<'_>) -> Result<(String, B
     let kind: Kind = serde_json::from_slice(config).map_err(bad)?;
     let device = source.device().clone();
     let model: Box<dyn Model> = match kind.model_type.as_str() {
-        "bert" => Box::new(bert::Bert::new(serde_json::from_slice(config).map_err(bad)?, source)?),
-        "llama" => Box::new(llama::Llama::new(serde_json::from_slice(config).map_err(bad)?, source, device.tensor())?),
-        other => return Err(unsupported("model_type", &format!("{other:?} (known: bert, llama)"))),
+        "bert" => Box::new(bert::Bert::new(
+            serde_json::from_slice(config).map_err(bad)?,
+            source,
+        )?),
+        "llama" => Box::new(llama::Llama::new(
+            serde_json::from_slice(config).map_err(bad)?,
+            source,
+            device.tensor(),
+        )?),
+        other => {
+            return Err(unsupported(
+                "model_type",
+                &format!("{other:?} (known: bert, llama)"),
+            ));
+        }
     };
     Ok((kind.model_type, model))
 }
@@ -203,7 +244,10 @@ pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Network, Error> {
         }
         _ => {
             let embedded: Vec<&str> = EMBEDDED.iter().map(|m| m.name).collect();
-            Err(Error::NoSuchModel { name: name.into(), embedded: embedded.join(", ") })
+            Err(Error::NoSuchModel {
+                name: name.into(),
+                embedded: embedded.join(", "),
+            })
         }
     }
 }
@@ -213,7 +257,16 @@ fn load_dir(dir: &Path, device: &Device) -> Result<Network, Error> {
         let path = dir.join(name);
         std::fs::read(&path).map_err(|source| Error::Io { path, source })
     };
-    let id = dir.canonicalize().ok().and_then(|d| d.file_name().map(|n| n.to_string_lossy().into_owned()));
+    let id = dir
+        .canonicalize()
+        .ok()
+        .and_then(|d| d.file_name().map(|n| n.to_string_lossy().into_owned()));
     let (config, tokenizer) = (read("config.json")?, read("tokenizer.json")?);
-    Network::from_parts(&id.unwrap_or_default(), &config, &tokenizer, Weights::from_dir(dir)?, device)
+    Network::from_parts(
+        &id.unwrap_or_default(),
+        &config,
+        &tokenizer,
+        Weights::from_dir(dir)?,
+        device,
+    )
 }

@@ -38,20 +38,36 @@ impl Param<'_> {
 /// # Errors
 /// The device could not be read, or the file not written.
 pub fn save(model: &mut dyn Model, path: &Path) -> Result<(), Error> {
-    let io = |source| Error::Io { path: path.into(), source };
+    let io = |source| Error::Io {
+        path: path.into(),
+        source,
+    };
     let mut tensors = Vec::new();
     for (name, param) in model.params() {
-        let values = block_on(param.read()).map_err(|e| super::malformed(path.display().to_string(), e))?;
-        let bytes: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let values =
+            block_on(param.read()).map_err(|e| super::malformed(path.display().to_string(), e))?;
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect();
         tensors.push((name, param.shape(), bytes));
     }
     let views = tensors.iter().map(|(name, shape, bytes)| {
-        (name.as_str(), TensorView::new(Dtype::F16, shape.clone(), bytes).expect("length fits the shape"))
+        (
+            name.as_str(),
+            TensorView::new(Dtype::F16, shape.clone(), bytes).expect("length fits the shape"),
+        )
     });
-    let bytes = safetensors::serialize(views, None).map_err(|e| super::malformed(path.display().to_string(), e))?;
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let bytes = safetensors::serialize(views, None)
+        .map_err(|e| super::malformed(path.display().to_string(), e))?;
+    let dir = path
+        .parent()
+        .filter(|d| !d.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-    file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(io)?;
+    file.write_all(&bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(io)?;
     file.persist(path).map_err(|e| io(e.error))?;
     Ok(())
 }

@@ -31,9 +31,16 @@ impl Tokenizer {
         inner.with_truncation(None).map_err(bad)?;
         let plain = inner.encode("a", false).map_err(bad)?.get_ids().to_vec();
         let full = inner.encode("a", true).map_err(bad)?.get_ids().to_vec();
-        let at = full.windows(plain.len().max(1)).position(|w| w == plain).unwrap_or(0);
+        let at = full
+            .windows(plain.len().max(1))
+            .position(|w| w == plain)
+            .unwrap_or(0);
         let (prefix, suffix) = (full[..at].to_vec(), full[at + plain.len()..].to_vec());
-        Ok(Self { inner, prefix, suffix })
+        Ok(Self {
+            inner,
+            prefix,
+            suffix,
+        })
     }
 
     /// Special tokens that go before and after a text (`[CLS]` and `[SEP]` for BERT).
@@ -46,9 +53,17 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer refuses the text.
     pub fn encode(&self, text: &str) -> Result<Vec<Piece>, Error> {
-        let encoding = self.inner.encode(text, false).map_err(|e| malformed("tokenizer.json", e))?;
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|e| malformed("tokenizer.json", e))?;
         let offsets = encoding.get_offsets().iter();
-        Ok(encoding.get_ids().iter().zip(offsets).map(|(&id, &(start, end))| Piece { id, start, end }).collect())
+        Ok(encoding
+            .get_ids()
+            .iter()
+            .zip(offsets)
+            .map(|(&id, &(start, end))| Piece { id, start, end })
+            .collect())
     }
 
     /// The ids of a text between its special tokens.
@@ -57,7 +72,13 @@ impl Tokenizer {
     /// The tokenizer refuses the text.
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, Error> {
         let ids = self.encode(text)?.into_iter().map(|p| p.id);
-        Ok(self.prefix.iter().copied().chain(ids).chain(self.suffix.iter().copied()).collect())
+        Ok(self
+            .prefix
+            .iter()
+            .copied()
+            .chain(ids)
+            .chain(self.suffix.iter().copied())
+            .collect())
     }
 
     /// Number of ids.
@@ -68,7 +89,9 @@ impl Tokenizer {
     /// A token as a reader would see it inside a text: a leading space where the token starts
     /// a word, no continuation marks.
     pub fn show(&self, id: u32) -> String {
-        let Some(token) = self.inner.id_to_token(id) else { return format!("<{id}>") };
+        let Some(token) = self.inner.id_to_token(id) else {
+            return format!("<{id}>");
+        };
         if let Some(rest) = token.strip_prefix("##") {
             return rest.into();
         }
@@ -77,16 +100,24 @@ impl Tokenizer {
         }
         match self.inner.decode(&[id], false) {
             Ok(text) if !text.is_empty() && self.is_byte_level() => text,
-            _ if self.is_word_piece() && token.chars().all(char::is_alphanumeric) => format!(" {token}"),
+            _ if self.is_word_piece() && token.chars().all(char::is_alphanumeric) => {
+                format!(" {token}")
+            }
             _ => token,
         }
     }
 
     fn is_byte_level(&self) -> bool {
-        matches!(self.inner.get_decoder(), Some(tokenizers::DecoderWrapper::ByteLevel(_)))
+        matches!(
+            self.inner.get_decoder(),
+            Some(tokenizers::DecoderWrapper::ByteLevel(_))
+        )
     }
 
     fn is_word_piece(&self) -> bool {
-        matches!(self.inner.get_model(), tokenizers::ModelWrapper::WordPiece(_))
+        matches!(
+            self.inner.get_model(),
+            tokenizers::ModelWrapper::WordPiece(_)
+        )
     }
 }

@@ -31,7 +31,9 @@ pub struct Weights {
 
 impl std::fmt::Debug for Weights {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.parts.iter().map(|p| &p.file)).finish()
+        f.debug_list()
+            .entries(self.parts.iter().map(|p| &p.file))
+            .finish()
     }
 }
 
@@ -44,10 +46,17 @@ impl Part {
         let size = reader.seek(SeekFrom::End(0)).map_err(io)?;
         reader.seek(SeekFrom::Start(0)).map_err(io)?;
         let mut len = [0u8; 8];
-        reader.read_exact(&mut len).map_err(|_| malformed(file, "shorter than a safetensors header"))?;
+        reader
+            .read_exact(&mut len)
+            .map_err(|_| malformed(file, "shorter than a safetensors header"))?;
         let header = u64::from_le_bytes(len);
         if header > MAX_HEADER || header + 8 > size {
-            return Err(malformed(file, format!("header of {header} bytes in a file of {size}: truncated, or no safetensors")));
+            return Err(malformed(
+                file,
+                format!(
+                    "header of {header} bytes in a file of {size}: truncated, or no safetensors"
+                ),
+            ));
         }
         let mut bytes = vec![0u8; header as usize];
         reader.read_exact(&mut bytes).map_err(io)?;
@@ -55,13 +64,25 @@ impl Part {
         let data_start = header + 8;
         let wanted = data_start + metadata.data_len() as u64;
         if wanted != size {
-            return Err(malformed(file, format!("{size} bytes where the header says {wanted}: truncated or overwritten")));
+            return Err(malformed(
+                file,
+                format!("{size} bytes where the header says {wanted}: truncated or overwritten"),
+            ));
         }
-        Ok(Self { file: file.into(), reader, metadata, data_start })
+        Ok(Self {
+            file: file.into(),
+            reader,
+            metadata,
+            data_start,
+        })
     }
 
     fn fetch(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>), Error> {
-        let info = self.metadata.info(name).expect("the name was indexed").clone();
+        let info = self
+            .metadata
+            .info(name)
+            .expect("the name was indexed")
+            .clone();
         let (start, end) = info.data_offsets;
         let mut bytes = vec![0u8; end - start];
         self.reader
@@ -69,16 +90,37 @@ impl Part {
             .and_then(|_| self.reader.read_exact(&mut bytes))
             .map_err(|e| malformed(&self.file, e))?;
         let values = match info.dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::F16 => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            Dtype::BF16 => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-            other => return Err(self.bad(name, format!("dtype {other:?}; F32, F16 or BF16 wanted"))),
+            Dtype::F32 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f32::from_le_bytes(*b))
+                .collect(),
+            Dtype::F16 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f16::from_le_bytes(*b).to_f32())
+                .collect(),
+            Dtype::BF16 => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| bf16::from_le_bytes(*b).to_f32())
+                .collect(),
+            other => {
+                return Err(self.bad(name, format!("dtype {other:?}; F32, F16 or BF16 wanted")));
+            }
         };
         Ok((info.shape, values))
     }
 
     fn bad(&self, tensor: &str, reason: String) -> Error {
-        Error::Tensor { file: self.file.clone(), tensor: tensor.into(), reason }
+        Error::Tensor {
+            file: self.file.clone(),
+            tensor: tensor.into(),
+            reason,
+        }
     }
 }
 
@@ -103,15 +145,22 @@ impl Weights {
         let index = dir.join("model.safetensors.index.json");
         let mut files = vec!["model.safetensors".to_string()];
         if index.exists() {
-            let text = std::fs::read(&index).map_err(|source| Error::Io { path: index.clone(), source })?;
-            let index: Index = serde_json::from_slice(&text).map_err(|e| malformed(index.display().to_string(), e))?;
+            let text = std::fs::read(&index).map_err(|source| Error::Io {
+                path: index.clone(),
+                source,
+            })?;
+            let index: Index = serde_json::from_slice(&text)
+                .map_err(|e| malformed(index.display().to_string(), e))?;
             files = index.weight_map.into_values().collect();
             files.sort();
             files.dedup();
         }
         let open = |file: &String| {
             let path = dir.join(file);
-            let reader = File::open(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+            let reader = File::open(&path).map_err(|source| Error::Io {
+                path: path.clone(),
+                source,
+            })?;
             Part::new(&path.display().to_string(), Box::new(reader))
         };
         Self::index(files.iter().map(open).collect::<Result<_, _>>()?)
@@ -119,7 +168,9 @@ impl Weights {
 
     fn index(parts: Vec<Part>) -> Result<Self, Error> {
         let names = parts.iter().enumerate();
-        let part_of = names.flat_map(|(i, p)| p.metadata.offset_keys().into_iter().map(move |n| (n, i))).collect();
+        let part_of = names
+            .flat_map(|(i, p)| p.metadata.offset_keys().into_iter().map(move |n| (n, i)))
+            .collect();
         Ok(Self { parts, part_of })
     }
 
@@ -127,7 +178,10 @@ impl Weights {
     pub(super) fn sha256(&mut self) -> Result<String, Error> {
         let mut hash = Sha256::new();
         for part in &mut self.parts {
-            let copied = part.reader.seek(SeekFrom::Start(0)).and_then(|_| copy_into(&mut part.reader, &mut hash));
+            let copied = part
+                .reader
+                .seek(SeekFrom::Start(0))
+                .and_then(|_| copy_into(&mut part.reader, &mut hash));
             copied.map_err(|e| malformed(&part.file, e))?;
         }
         Ok(hex(&hash.finalize()))
@@ -135,7 +189,10 @@ impl Weights {
 
     /// These tensors, placed on a device.
     pub fn on<'a>(&'a mut self, device: &'a Device) -> OnDevice<'a> {
-        OnDevice { weights: self, device }
+        OnDevice {
+            weights: self,
+            device,
+        }
     }
 }
 
@@ -172,12 +229,19 @@ impl OnDevice<'_> {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
         let Some(&i) = self.weights.part_of.get(name) else {
             let files: Vec<&str> = self.weights.parts.iter().map(|p| p.file.as_str()).collect();
-            return Err(Error::Tensor { file: files.join(", "), tensor: name.into(), reason: "missing".into() });
+            return Err(Error::Tensor {
+                file: files.join(", "),
+                tensor: name.into(),
+                reason: "missing".into(),
+            });
         };
         let part = &mut self.weights.parts[i];
         let (found, values) = part.fetch(name)?;
         if found != shape {
-            return Err(part.bad(name, format!("shape {found:?} where the configuration says {shape:?}")));
+            return Err(part.bad(
+                name,
+                format!("shape {found:?} where the configuration says {shape:?}"),
+            ));
         }
         Ok(TensorData::new(values, shape.to_vec()))
     }
@@ -213,7 +277,11 @@ pub struct RandomInit {
 impl RandomInit {
     /// Draws from `seed`.
     pub fn new(seed: u64, std: f32, device: &Device) -> Self {
-        Self { std, rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone() }
+        Self {
+            std,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            device: device.clone(),
+        }
     }
 
     /// Box-Muller on two uniform draws.
@@ -230,7 +298,10 @@ impl TensorSource for RandomInit {
 
     fn r2(&mut self, _name: &str, shape: [usize; 2]) -> Result<Tensor<2>, Error> {
         let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| self.normal()).collect();
-        Ok(Tensor::from_data(TensorData::new(values, shape), self.device.tensor()))
+        Ok(Tensor::from_data(
+            TensorData::new(values, shape),
+            self.device.tensor(),
+        ))
     }
 
     fn r1(&mut self, _name: &str, len: usize) -> Result<Tensor<1>, Error> {

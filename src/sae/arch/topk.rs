@@ -53,12 +53,19 @@ impl TopK {
     /// held.
     pub fn encode(&self, x: Tensor<2>) -> Latents {
         let (values, indices) = ops::topk(self.pre_activations(x), self.k);
-        Latents { values: relu(values), indices }
+        Latents {
+            values: relu(values),
+            indices,
+        }
     }
 
     /// `Σ values · W_dec[index] + b_dec`: `[n, d_in]`.
     pub fn decode(&self, latents: &Latents) -> Tensor<2> {
-        let y = ops::sparse_decode(latents.values.clone(), latents.indices.clone(), self.w_dec.clone());
+        let y = ops::sparse_decode(
+            latents.values.clone(),
+            latents.indices.clone(),
+            self.w_dec.clone(),
+        );
         y + self.b_dec.clone().unsqueeze()
     }
 

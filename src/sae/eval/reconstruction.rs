@@ -31,9 +31,16 @@ impl Reconstruction {
         let step = f64::from(per_decade);
         let bin = |n: &u64| ((*n as f64 / self.rows as f64).log10() * step).floor() as i64;
         let mut bins = std::collections::BTreeMap::new();
-        self.fired.iter().filter(|n| **n > 0).for_each(|n| *bins.entry(bin(n)).or_insert(0) += 1);
-        let (Some(&low), Some(&high)) = (bins.keys().next(), bins.keys().last()) else { return Vec::new() };
-        (low..=high).map(|b| (b as f64 / step, bins.get(&b).copied().unwrap_or(0))).collect()
+        self.fired
+            .iter()
+            .filter(|n| **n > 0)
+            .for_each(|n| *bins.entry(bin(n)).or_insert(0) += 1);
+        let (Some(&low), Some(&high)) = (bins.keys().next(), bins.keys().last()) else {
+            return Vec::new();
+        };
+        (low..=high)
+            .map(|b| (b as f64 / step, bins.get(&b).copied().unwrap_or(0)))
+            .collect()
     }
 }
 
@@ -77,14 +84,22 @@ impl Accumulator {
         let latents = sae.encode(x.clone());
         let y = sae.decode(&latents);
         let n = x.dims()[0] as u64;
-        let shift = self.shift.get_or_insert_with(|| x.clone().mean_dim(0)).clone();
+        let shift = self
+            .shift
+            .get_or_insert_with(|| x.clone().mean_dim(0))
+            .clone();
         let shifted = x.clone() - shift;
         let column_sums: Vec<f64> = device::read(shifted.clone().sum_dim(0)).await?;
         self.sum.resize(column_sums.len(), 0.0);
-        self.sum.iter_mut().zip(column_sums).for_each(|(s, c)| *s += c);
+        self.sum
+            .iter_mut()
+            .zip(column_sums)
+            .for_each(|(s, c)| *s += c);
         self.about_shift += total(squared_rows(shifted)).await?;
         self.error += total(squared_rows(x.clone() - y.clone())).await?;
-        let norms = (squared_rows(x.clone()) * squared_rows(y.clone())).sqrt().clamp_min(1e-30);
+        let norms = (squared_rows(x.clone()) * squared_rows(y.clone()))
+            .sqrt()
+            .clamp_min(1e-30);
         self.cosine += total((x * y).sum_dim(1) / norms).await?;
         let values: Vec<f32> = device::read(latents.values).await?;
         let indices = device::read_int(latents.indices).await?;

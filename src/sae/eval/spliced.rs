@@ -61,7 +61,13 @@ impl SplicedAccumulator {
     pub fn new(sae: TopK, hook: &str) -> Self {
         let spliced = Hooks::new().edit(hook, splice(sae));
         let zero = Hooks::new().edit(hook, zeros);
-        Self { original: Hooks::new(), spliced, zero, tokens: 0, sums: [0.0; 4] }
+        Self {
+            original: Hooks::new(),
+            spliced,
+            zero,
+            tokens: 0,
+            sums: [0.0; 4],
+        }
     }
 
     /// Adds a batch of rows of equal length, at least two tokens long.
@@ -85,23 +91,38 @@ impl SplicedAccumulator {
 
     /// Means over everything added.
     pub fn finish(self) -> Spliced {
-        let [ce_original, ce_spliced, ce_zero, kl_spliced] = self.sums.map(|s| s / self.tokens as f64);
+        let [ce_original, ce_spliced, ce_zero, kl_spliced] =
+            self.sums.map(|s| s / self.tokens as f64);
         let ce_recovered = (ce_zero - ce_spliced) / (ce_zero - ce_original);
-        Spliced { tokens: self.tokens, ce_original, ce_spliced, ce_zero, ce_recovered, kl_spliced }
+        Spliced {
+            tokens: self.tokens,
+            ce_original,
+            ce_spliced,
+            ce_zero,
+            ce_recovered,
+            kl_spliced,
+        }
     }
 }
 
 /// `[batch * (pos - 1), vocab]`: what is predicted for every token but the first.
 fn log_probs(model: &dyn Model, tokens: &Tokens, hooks: &Hooks) -> Result<Tensor<2>, Error> {
     let Some(logits) = model.run(tokens, hooks)?.output.logits else {
-        return Err(Error::Config("this model predicts no next token, so there is no cross-entropy to recover".into()));
+        return Err(Error::Config(
+            "this model predicts no next token, so there is no cross-entropy to recover".into(),
+        ));
     };
     let [batch, pos, vocab] = logits.dims();
-    let logits = logits.slice([0..batch, 0..pos - 1]).reshape([batch * (pos - 1), vocab]);
+    let logits = logits
+        .slice([0..batch, 0..pos - 1])
+        .reshape([batch * (pos - 1), vocab]);
     Ok(log_softmax(logits, 1))
 }
 
 fn targets(tokens: &Tokens, like: &Tensor<2>) -> Tensor<2, Int> {
     let [batch, pos] = tokens.dims();
-    tokens.ids(&like.device()).slice([0..batch, 1..pos]).reshape([batch * (pos - 1), 1])
+    tokens
+        .ids(&like.device())
+        .slice([0..batch, 1..pos])
+        .reshape([batch * (pos - 1), 1])
 }

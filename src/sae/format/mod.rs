@@ -27,10 +27,26 @@ pub(super) type Named = Vec<(&'static str, Vec<usize>, Vec<f32>)>;
 /// A file could not be written; the device failed.
 pub async fn save(sae: &TopK, dir: &Path, metadata: Value) -> Result<(), Error> {
     let tensors = vec![
-        ("W_enc", vec![sae.d_in(), sae.d_sae()], device::read(sae.w_enc.clone().transpose()).await?),
-        ("b_enc", vec![sae.d_sae()], device::read(sae.b_enc.clone()).await?),
-        ("W_dec", vec![sae.d_sae(), sae.d_in()], device::read(sae.w_dec.clone()).await?),
-        ("b_dec", vec![sae.d_in()], device::read(sae.b_dec.clone()).await?),
+        (
+            "W_enc",
+            vec![sae.d_in(), sae.d_sae()],
+            device::read(sae.w_enc.clone().transpose()).await?,
+        ),
+        (
+            "b_enc",
+            vec![sae.d_sae()],
+            device::read(sae.b_enc.clone()).await?,
+        ),
+        (
+            "W_dec",
+            vec![sae.d_sae(), sae.d_in()],
+            device::read(sae.w_dec.clone()).await?,
+        ),
+        (
+            "b_dec",
+            vec![sae.d_in()],
+            device::read(sae.b_dec.clone()).await?,
+        ),
     ];
     write_whole(&dir.join(WEIGHTS), &serialize(&tensors, None))?;
     let config = json!({
@@ -45,9 +61,15 @@ pub async fn save(sae: &TopK, dir: &Path, metadata: Value) -> Result<(), Error> 
 }
 
 pub(super) fn serialize(tensors: &Named, metadata: Option<String>) -> Vec<u8> {
-    let bytes: Vec<Vec<u8>> = tensors.iter().map(|(_, _, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, _, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect())
+        .collect();
     let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-        (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("length fits the shape"))
+        (
+            *name,
+            TensorView::new(Dtype::F32, shape.clone(), bytes).expect("length fits the shape"),
+        )
     });
     let metadata = metadata.map(|m| std::collections::HashMap::from([("inscape".to_string(), m)]));
     safetensors::serialize(views, metadata).expect("plain tensors serialise")
@@ -62,17 +84,30 @@ pub fn load(dir: &Path, device: &Device) -> Result<(TopK, Value), Error> {
     let text = read_file(&config_path)?;
     let config: Value = serde_json::from_slice(&text).map_err(|e| malformed(&config_path, e))?;
     let k = config["k"].as_u64().unwrap_or(0) as usize;
-    for (field, wanted) in [("architecture", json!("topk")), ("apply_b_dec_to_input", json!(true)), ("normalize_activations", json!("none"))] {
+    for (field, wanted) in [
+        ("architecture", json!("topk")),
+        ("apply_b_dec_to_input", json!(true)),
+        ("normalize_activations", json!("none")),
+    ] {
         if config[field] != wanted {
-            return Err(malformed(&config_path, format!("`{field}` is {}; only {wanted} is supported", config[field])));
+            return Err(malformed(
+                &config_path,
+                format!("`{field}` is {}; only {wanted} is supported", config[field]),
+            ));
         }
     }
     if config["rescale_acts_by_decoder_norm"] == json!(true) {
-        return Err(malformed(&config_path, "`rescale_acts_by_decoder_norm` is true: not supported"));
+        return Err(malformed(
+            &config_path,
+            "`rescale_acts_by_decoder_norm` is true: not supported",
+        ));
     }
     let sae = load_weights(&dir.join(WEIGHTS), k, device)?;
     if k == 0 || k > sae.d_sae() {
-        return Err(malformed(&config_path, format!("k = {k} for {} latents", sae.d_sae())));
+        return Err(malformed(
+            &config_path,
+            format!("k = {k} for {} latents", sae.d_sae()),
+        ));
     }
     Ok((sae, config["metadata"].clone()))
 }
@@ -80,9 +115,15 @@ pub fn load(dir: &Path, device: &Device) -> Result<(TopK, Value), Error> {
 fn load_weights(path: &Path, k: usize, device: &Device) -> Result<TopK, Error> {
     let bytes = read_file(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
-    let reader = TensorReader { path, file: &file, device };
+    let reader = TensorReader {
+        path,
+        file: &file,
+        device,
+    };
     let d = reader.shape("W_dec")?;
-    let [d_sae, d_in] = d[..] else { return Err(malformed(path, format!("W_dec has shape {d:?}"))) };
+    let [d_sae, d_in] = d[..] else {
+        return Err(malformed(path, format!("W_dec has shape {d:?}")));
+    };
     Ok(TopK {
         w_enc: reader.r2("W_enc", [d_in, d_sae])?.transpose(),
         b_enc: reader.r1("b_enc", d_sae)?,
@@ -101,18 +142,33 @@ pub(super) struct TensorReader<'a> {
 
 impl TensorReader<'_> {
     fn shape(&self, name: &str) -> Result<Vec<usize>, Error> {
-        let tensor = self.file.tensor(name).map_err(|_| malformed(self.path, format!("tensor `{name}` is missing")))?;
+        let tensor = self
+            .file
+            .tensor(name)
+            .map_err(|_| malformed(self.path, format!("tensor `{name}` is missing")))?;
         Ok(tensor.shape().to_vec())
     }
 
     fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
         let found = self.shape(name)?;
-        let tensor = self.file.tensor(name).map_err(|e| malformed(self.path, e))?;
+        let tensor = self
+            .file
+            .tensor(name)
+            .map_err(|e| malformed(self.path, e))?;
         if found != shape || tensor.dtype() != Dtype::F32 {
-            let is = format!("tensor `{name}` is {:?} {found:?}; F32 {shape:?} wanted", tensor.dtype());
+            let is = format!(
+                "tensor `{name}` is {:?} {found:?}; F32 {shape:?} wanted",
+                tensor.dtype()
+            );
             return Err(malformed(self.path, is));
         }
-        let values: Vec<f32> = tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let values: Vec<f32> = tensor
+            .data()
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f32::from_le_bytes(*b))
+            .collect();
         Ok(TensorData::new(values, shape.to_vec()))
     }
 
@@ -126,9 +182,15 @@ impl TensorReader<'_> {
 }
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })
+    std::fs::read(path).map_err(|source| Error::Io {
+        path: path.into(),
+        source,
+    })
 }
 
 pub(super) fn malformed(path: &Path, reason: impl ToString) -> Error {
-    Error::Malformed { file: path.display().to_string(), reason: reason.to_string() }
+    Error::Malformed {
+        file: path.display().to_string(),
+        reason: reason.to_string(),
+    }
 }
