@@ -70,6 +70,10 @@ pub struct Progress {
 /// An unknown hook, or one without a row a position; a context that does not fit the model; a
 /// text that is empty, not UTF-8, or not the one the store was begun with; NaN activations;
 /// settings that differ from the store's; a full disk. What was finished stays whole.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "a capture has this many independent parts"
+)]
 pub fn capture(
     network: &Network,
     text: impl Read,

@@ -8,7 +8,7 @@ use crate::Device;
 use crate::capture::paired_rows;
 use crate::capture::store::{Source, Store, write_whole};
 use crate::hook::matches;
-use crate::report::{COMPARISON, Comparison};
+use crate::report::{COMPARISON, Comparison, split_labels};
 use crate::similarity::{Metric, matrix};
 
 #[derive(Debug, Args)]
@@ -158,13 +158,28 @@ pub(super) fn print(found: &Comparison) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    let wide = found.row_labels.iter().map(String::len).max().unwrap_or(0);
-    for (i, label) in found.column_labels.iter().enumerate() {
-        say!("{:wide$}  column {i}: {label}", "");
+    let (store, rows) = split_labels(&found.row_labels);
+    let (other, columns) = split_labels(&found.column_labels);
+    if let (Some(a), Some(b)) = (store, other) {
+        say!("rows: {a}, columns: {b}");
     }
-    for (label, values) in found.row_labels.iter().zip(&found.values) {
-        let cells: Vec<String> = values.iter().map(|v| format!("{v:7.4}")).collect();
-        say!("{label:wide$} {}", cells.join(" "));
+    let wide = rows
+        .iter()
+        .chain(&columns)
+        .map(|l| l.len())
+        .max()
+        .unwrap_or(0)
+        + 4;
+    if rows != columns {
+        for (i, label) in columns.iter().enumerate() {
+            say!("{:wide$} {i:>7}  {label}", "");
+        }
+    }
+    let numbers: String = (0..columns.len()).map(|i| format!(" {i:>7}")).collect();
+    say!("{:wide$}{numbers}", "");
+    for (i, (label, values)) in rows.iter().zip(&found.values).enumerate() {
+        let cells: String = values.iter().map(|v| format!(" {v:7.4}")).collect();
+        say!("{:wide$}{cells}", format!("{i:>2}  {label}"));
     }
     Ok(())
 }

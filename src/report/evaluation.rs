@@ -48,7 +48,7 @@ pub fn evaluation(evaluations: &[Evaluation]) -> Option<Section> {
         id: "evaluation",
         title: "Evaluation",
         count: None,
-        body: table("Figures on held-out tokens", &head, &rows) + &evaluation_note(evaluations),
+        body: table("Figures on the rows evaluated", &head, &rows) + &evaluation_note(evaluations),
     })
 }
 

@@ -359,19 +359,59 @@ fn density(name: &str, found: &Evaluated) -> DensityHistogram {
 }
 
 fn heatmap(found: Comparison) -> Heatmap {
+    let (rows, row_labels) = split_labels(&found.row_labels);
+    let (columns, column_labels) = split_labels(&found.column_labels);
     let same = found.row_labels == found.column_labels;
+    let owned = |labels: Vec<&str>| labels.into_iter().map(str::to_owned).collect();
     Heatmap {
-        title: if same {
-            "Layer by layer, within one model".into()
-        } else {
-            "Layer by layer, between two".into()
+        title: match (rows, columns) {
+            (Some(a), Some(b)) if a != b => format!("{a} and {b}"),
+            (Some(a), _) => format!("Within {a}"),
+            _ if same => "Within one set".into(),
+            _ => "Between two sets".into(),
         },
-        metric: found.metric.clone(),
+        metric: found.metric,
         note: Some(format!("{} of {} rows", found.rows, found.of_rows)),
-        row_labels: found.row_labels,
-        column_labels: found.column_labels,
+        rows: rows.filter(|_| !same).map(str::to_owned),
+        columns: columns.filter(|_| !same).map(str::to_owned),
+        row_labels: owned(row_labels),
+        column_labels: owned(column_labels),
         values: found.values,
         range: Some((0.0, 1.0)),
-        ..Heatmap::default()
+    }
+}
+
+/// Labels of the form `store:hook` that share their store: the store, and the hooks alone.
+/// Other labels come back as they are.
+pub fn split_labels(labels: &[String]) -> (Option<&str>, Vec<&str>) {
+    let parts: Option<Vec<(&str, &str)>> = labels.iter().map(|l| l.rsplit_once(':')).collect();
+    match parts.as_deref() {
+        Some([(store, hook), rest @ ..]) if rest.iter().all(|(s, _)| s == store) => {
+            let hooks = std::iter::once(*hook).chain(rest.iter().map(|(_, h)| *h));
+            (Some(store), hooks.collect())
+        }
+        _ => (None, labels.iter().map(String::as_str).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_one_store_lose_its_name() {
+        let labels = |l: &[&str]| l.iter().map(|s| s.to_string()).collect::<Vec<_>>();
+        assert_eq!(
+            split_labels(&labels(&["a:x", "a:y"])),
+            (Some("a"), vec!["x", "y"])
+        );
+        assert_eq!(
+            split_labels(&labels(&["a:x", "b:y"])),
+            (None, vec!["a:x", "b:y"])
+        );
+        assert_eq!(
+            split_labels(&labels(&["m.safetensors"])),
+            (None, vec!["m.safetensors"])
+        );
     }
 }

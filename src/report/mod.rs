@@ -47,7 +47,7 @@ pub use data::{
     Setting, Snippet, TokenActivation, TokenLogit, TrainingCurve, TrainingPoint,
 };
 
-pub use gather::{COMPARISON, Comparison, EVALUATION, Evaluated, Gather};
+pub use gather::{COMPARISON, Comparison, EVALUATION, Evaluated, Gather, split_labels};
 
 /// What can go wrong with a report.
 #[derive(Debug, thiserror::Error)]

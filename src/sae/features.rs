@@ -257,6 +257,9 @@ fn snippets(
         .collect())
 }
 
+/// Token ids with their logits.
+pub type TokenLogits = Vec<(u32, f32)>;
+
 /// A latent's direct effect on next-token logits: the `n` tokens that its decoder row raises
 /// most, and the `n` it lowers most, with `W_dec[index] · W_U`. Later layers and the final norm
 /// are left out.
@@ -270,7 +273,7 @@ pub fn promoted(
     index: usize,
     unembedding: &Tensor<2>,
     n: usize,
-) -> Result<(Vec<(u32, f32)>, Vec<(u32, f32)>), Error> {
+) -> Result<(TokenLogits, TokenLogits), Error> {
     let row = sae.w_dec.clone().narrow(0, index, 1);
     let logits: Vec<f32> = block_on(device::read(row.matmul(unembedding.clone().transpose())))?;
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();

@@ -105,7 +105,8 @@ impl TrainConfig {
 }
 
 fn default_lr(d_sae: usize) -> f64 {
-    (2e-3 * (3072.0 / d_sae.max(1) as f64).sqrt()).min(4e-3)
+    let lr = (2e-3 * (3072.0 / d_sae.max(1) as f64).sqrt()).min(4e-3);
+    (lr * 1e5).round() / 1e5
 }
 
 /// What one step did. Reading it back from a GPU waits for the step.

@@ -73,7 +73,7 @@ pub fn small_store(dir: &Path) -> Store {
     write_store(dir, &small_settings(), 10)
 }
 
-pub fn small_settings() -> Settings {
+pub(crate) fn small_settings() -> Settings {
     settings(vec![HookSpec::new("a", [2]), HookSpec::new("b", [2, 2])])
 }
 

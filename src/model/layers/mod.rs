@@ -8,7 +8,7 @@ pub use attention::{Attention, attention_mask};
 pub use norm::{LayerNorm, RmsNorm};
 pub use position::{Rope, RopePairs};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 /// `y = x Wᵀ + b`.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Linear {
 }
 
 /// Rows of a table `[rows, d]` picked by ids `[batch, pos]`, giving `[batch, pos, d]`.
-pub fn embed(table: &Tensor<2>, ids: burn::tensor::Tensor<2, burn::tensor::Int>) -> Tensor<3> {
+pub fn embed(table: &Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     let [batch, pos] = ids.dims();
     let d = table.dims()[1];
     table

@@ -16,7 +16,7 @@ use super::{Model, Run, Tokens};
 use crate::Device;
 use crate::hook::{self, Hooks};
 
-pub use embedded::EMBEDDED;
+pub use embedded::{EMBEDDED, Embedded, SAMPLE};
 pub use save::save;
 pub use tokenizer::{Piece, Tokenizer};
 pub use weights::{RandomInit, Weights};

@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -60,14 +61,13 @@ pub fn save(model: &mut dyn Model, path: &Path) -> Result<(), Error> {
     });
     let bytes = safetensors::serialize(views, None)
         .map_err(|e| super::malformed(path.display().to_string(), e))?;
-    let dir = path
-        .parent()
-        .filter(|d| !d.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-    file.write_all(&bytes)
-        .and_then(|()| file.as_file().sync_all())
+    let aside = path.with_extension("safetensors.tmp");
+    let written = File::create(&aside).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.sync_all()
+    });
+    written
+        .and_then(|()| std::fs::rename(&aside, path))
         .map_err(io)?;
-    file.persist(path).map_err(|e| io(e.error))?;
     Ok(())
 }
