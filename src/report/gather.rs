@@ -194,7 +194,7 @@ impl Gather<'_> {
             .map(|f| self.card(f, sae, source))
             .collect::<Result<Vec<_>, _>>()?;
         let note = format!(
-            "The {} latents that carry most of the reconstruction for how rarely they fire, of those that fire on at most a tenth of {} rows.",
+            "The {} latents that carry most of the reconstruction for how rarely they fire, of those that fire on at most 3 % of {} rows.",
             cards.len(),
             source.rows(),
         );

@@ -108,7 +108,7 @@ pub fn survey(
 /// least 5 rows and at most a tenth of them. Strongest first.
 pub fn interesting(survey: &[Survey], rows: usize, n: usize) -> Vec<usize> {
     let interest = |s: &Survey| -s.energy * (s.fired as f64 / rows as f64).log10();
-    let fits = |s: &Survey| s.fired >= 5 && s.fired as f64 <= 0.1 * rows as f64;
+    let fits = |s: &Survey| s.fired >= 5 && s.fired as f64 <= 0.03 * rows as f64;
     let mut chosen: Vec<usize> = (0..survey.len()).filter(|&i| fits(&survey[i])).collect();
     chosen.sort_by(|&a, &b| {
         interest(&survey[b])
@@ -311,6 +311,6 @@ mod tests {
             ..Survey::default()
         };
         let all = [s(50, 10.0), s(5, 10.0), s(4, 1e9), s(500, 1e9), s(50, 40.0)];
-        assert_eq!(interesting(&all, 1000, 10), [4, 1, 0]);
+        assert_eq!(interesting(&all, 2000, 10), [4, 1, 0]);
     }
 }

@@ -59,6 +59,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A text without a token.
+    #[error("text {index} of the batch is empty")]
+    EmptyText {
+        /// Its place in the batch.
+        index: usize,
+    },
     /// The configuration asks for something this crate does not compute.
     #[error("config.json: `{field}` = {value} is not supported")]
     Unsupported {
@@ -172,13 +178,18 @@ impl Network {
     /// Texts as one batch, with the special tokens the model expects.
     ///
     /// # Errors
-    /// The tokenizer refuses a text.
+    /// The tokenizer refuses a text, or a text has no token at all.
     pub fn tokens(&self, texts: &[&str]) -> Result<Tokens, Error> {
-        texts
+        let encode = |t: &&str| self.tokenizer.encode_with_special(t);
+        let rows = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        match rows
             .iter()
-            .map(|t| self.tokenizer.encode_with_special(t))
-            .collect::<Result<Vec<_>, _>>()
-            .map(Tokens::new)
+            .position(Vec::is_empty)
+            .or(rows.is_empty().then_some(0))
+        {
+            Some(index) => Err(Error::EmptyText { index }),
+            None => Ok(Tokens::new(rows)),
+        }
     }
 }
 
