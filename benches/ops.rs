@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use inscape::device::{block_on, read};
@@ -55,4 +55,41 @@ fn topk(bencher: Bencher, (rows, n, k): (usize, usize, usize)) {
 fn matmul(bencher: Bencher, (m, k, n): (usize, usize, usize)) {
     let (a, b) = (normal(m, k), normal(k, n));
     timed(bencher, 2 * m * k * n, || a.clone().matmul(b.clone()));
+}
+
+/// Rows, latents, d, k: MiniLM's at 8x and GPT-2's at 16x.
+const SPARSE: [(usize, usize, usize, usize); 2] = [(2048, 3072, 384, 32), (2048, 12288, 768, 32)];
+
+/// `k` columns a row, spread over the latents.
+fn spread(rows: usize, k: usize, latents: usize) -> Tensor<2, Int> {
+    let index = |i: usize| (i.wrapping_mul(2_654_435_761) % latents) as i32;
+    let indices: Vec<i32> = (0..rows * k).map(index).collect();
+    Tensor::from_data(TensorData::new(indices, [rows, k]), device().tensor())
+}
+
+/// The items are multiply-adds of the k entries.
+#[divan::bench(args = SPARSE, sample_count = 10)]
+fn sparse_decode(bencher: Bencher, (n, latents, d, k): (usize, usize, usize, usize)) {
+    let (values, indices, w) = (normal(n, k), spread(n, k, latents), normal(latents, d));
+    timed(bencher, n * k * d, || {
+        ops::sparse_decode(values.clone(), indices.clone(), w.clone())
+    });
+}
+
+/// The items are multiply-adds of the k entries.
+#[divan::bench(args = SPARSE, sample_count = 10)]
+fn sparse_dot(bencher: Bencher, (n, latents, d, k): (usize, usize, usize, usize)) {
+    let (g, w, indices) = (normal(n, d), normal(latents, d), spread(n, k, latents));
+    timed(bencher, n * k * d, || {
+        ops::sparse_dot(g.clone(), w.clone(), indices.clone())
+    });
+}
+
+/// The items are multiply-adds of the k entries.
+#[divan::bench(args = SPARSE, sample_count = 10)]
+fn sparse_matmul_t(bencher: Bencher, (n, latents, d, k): (usize, usize, usize, usize)) {
+    let (values, indices, g) = (normal(n, k), spread(n, k, latents), normal(n, d));
+    timed(bencher, n * k * d, || {
+        ops::sparse_matmul_t(values.clone(), indices.clone(), g.clone(), latents)
+    });
 }

@@ -164,28 +164,24 @@ fn floats(x: &FlexTensor) -> &[f32] {
         .unwrap_or_else(|| unreachable!("contiguous f32 tensors are slices"))
 }
 
-fn indices(x: &FlexTensor, d_sae: usize) -> Vec<u32> {
+/// The indices in row-major order, each checked against `d_sae`.
+fn indices(op: &str, x: &FlexTensor, d_sae: usize) -> Vec<u32> {
     let x = x.to_contiguous();
-    let indices: Vec<u32> = match x.dtype() {
-        DType::I32 => x
-            .as_slice::<i32>()
-            .into_iter()
-            .flatten()
-            .map(|&i| i as u32)
-            .collect(),
-        _ => x
-            .as_slice::<i64>()
-            .into_iter()
-            .flatten()
-            .map(|&i| i as u32)
-            .collect(),
+    let fits = |i: i64| {
+        let fits = usize::try_from(i).is_ok_and(|i| i < d_sae);
+        assert!(fits, "{op}: index {i} of {d_sae} latents");
+        i as u32
     };
-    let worst = indices.iter().copied().max().unwrap_or(0) as usize;
-    assert!(
-        worst < d_sae || indices.is_empty(),
-        "sparse op: index {worst} of {d_sae} latents"
-    );
-    indices
+    match x.dtype() {
+        DType::I32 => {
+            let x = x.as_slice::<i32>().into_iter().flatten();
+            x.map(|&i| fits(i.into())).collect()
+        }
+        _ => {
+            let x = x.as_slice::<i64>().into_iter().flatten();
+            x.map(|&i| fits(i)).collect()
+        }
+    }
 }
 
 fn matrix(values: Vec<f32>, rows: usize, columns: usize) -> FlexTensor {
@@ -207,7 +203,7 @@ impl SparseOps for Flex {
         let (values, w, indices) = (
             values.to_contiguous(),
             w.to_contiguous(),
-            indices(&index, d_sae),
+            indices("sparse_decode", &index, d_sae),
         );
         let mut y = vec![0f32; n * d];
         let rows = floats(&values).par_chunks(k).zip(indices.par_chunks(k));
@@ -226,7 +222,11 @@ impl SparseOps for Flex {
         if !plain(&[&g, &w], &index) || d == 0 || k == 0 {
             return dots::<Self>(g, w, index);
         }
-        let (g, w, indices) = (g.to_contiguous(), w.to_contiguous(), indices(&index, d_sae));
+        let (g, w, indices) = (
+            g.to_contiguous(),
+            w.to_contiguous(),
+            indices("sparse_dot", &index, d_sae),
+        );
         let mut s = vec![0f32; n * k];
         let rows = floats(&g).par_chunks(d).zip(indices.par_chunks(k));
         s.par_chunks_mut(k).zip(rows).for_each(|(s, (g, indices))| {
@@ -250,7 +250,7 @@ impl SparseOps for Flex {
         let (values, g, indices) = (
             values.to_contiguous(),
             g.to_contiguous(),
-            indices(&index, d_sae),
+            indices("sparse_matmul_t", &index, d_sae),
         );
         let (starts, order) = by_latent(&indices, d_sae);
         let mut r = vec![0f32; d_sae * d];

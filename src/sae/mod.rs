@@ -18,7 +18,7 @@ use crate::{capture, device, hook, model};
 
 pub use arch::{Latents, TopK};
 pub use init::geometric_median;
-pub use train::{StepStats, TrainConfig, Trainer};
+pub use train::{Gradients, StepStats, TrainConfig, Trainer, backward};
 
 /// Why an autoencoder could not be trained, read or evaluated.
 #[derive(Debug, thiserror::Error)]

@@ -191,7 +191,7 @@ fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Opt
     };
     let run = dir.join(RUN);
     if !run.exists() {
-        if dir.is_dir() && fs::read_dir(dir).map_err(io)?.next().is_some() {
+        if dir.is_dir() && holds_something(dir).map_err(io)? {
             return refuse("is not empty and holds no training run".into());
         }
         fs::create_dir_all(dir).map_err(io)?;
@@ -202,8 +202,8 @@ fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Opt
     if !options.resume {
         return refuse("holds a training run already; resume it or name another directory".into());
     }
-    let there: RunInfo =
-        serde_json::from_slice(&format::read_file(&run)?).map_err(|e| malformed(&run, e))?;
+    let there = format::read_file(&run)?;
+    let _: RunInfo = serde_json::from_slice(&there).map_err(|e| malformed(&run, e))?;
     if let Some(what) = difference(&there, info) {
         return refuse(format!("holds another run: {what}"));
     }
@@ -213,10 +213,24 @@ fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Opt
     Ok(None)
 }
 
-/// The first setting in which two runs differ, with both values.
-fn difference(there: &RunInfo, wanted: &RunInfo) -> Option<String> {
-    let value = |r: &RunInfo| serde_json::to_value(r).expect("plain data serialises");
-    first_difference("", &value(there), &value(wanted))
+/// Whether there is any file but one that a run killed at its very start may leave.
+fn holds_something(dir: &Path) -> std::io::Result<bool> {
+    let left = format!("{RUN}.tmp");
+    for entry in fs::read_dir(dir)? {
+        if entry?.file_name() != left.as_str() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The first setting in which the run of a `run.json` and the wanted one differ, with both
+/// values. Both are compared as they read back: serde_json may read a float one unit in the
+/// last place off.
+fn difference(there: &[u8], wanted: &RunInfo) -> Option<String> {
+    let value = |text: &[u8]| serde_json::from_slice(text).expect("it was read before");
+    let wanted = serde_json::to_vec(wanted).expect("plain data serialises");
+    first_difference("", &value(there), &value(&wanted))
 }
 
 fn first_difference(path: &str, a: &serde_json::Value, b: &serde_json::Value) -> Option<String> {
@@ -262,7 +276,8 @@ fn start(
 #[derive(Serialize, Deserialize)]
 struct CheckpointInfo {
     step: u64,
-    scale: f64,
+    /// The bits of an f64: as a JSON number it might come back one unit in the last place off.
+    scale_bits: u64,
     any_dead: bool,
 }
 
@@ -331,7 +346,7 @@ async fn checkpoint(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<(),
     ];
     let state = CheckpointInfo {
         step: trainer.step,
-        scale: trainer.scale,
+        scale_bits: trainer.scale.to_bits(),
         any_dead: trainer.any_dead,
     };
     let state = serde_json::to_string(&state).expect("plain data serialises");
@@ -374,7 +389,8 @@ fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Erro
         (reader.r1("m.b_enc", d_sae)?, reader.r1("v.b_enc", d_sae)?);
     (moments.b_dec.m, moments.b_dec.v) = (reader.r1("m.b_dec", d_in)?, reader.r1("v.b_dec", d_in)?);
     let silent: Tensor<1> = reader.r1("silent", d_sae)?;
-    let trainer = Trainer::at(sae, info.config.clone(), state.scale, state.step);
+    let scale = f64::from_bits(state.scale_bits);
+    let trainer = Trainer::at(sae, info.config.clone(), scale, state.step);
     Ok(Trainer {
         moments,
         silent,

@@ -13,7 +13,7 @@ pub struct TrainConfig {
     pub d_sae: usize,
     /// Latents kept a row.
     pub k: usize,
-    /// Activations to train on; the last step's batch may be cut short of it.
+    /// Activations to train on, rounded down to whole batches.
     pub tokens: u64,
     /// Activations a step.
     pub batch: usize,
@@ -53,7 +53,7 @@ impl TrainConfig {
             decay: 0.5,
             clip: 1.0,
             aux_alpha: 1.0 / 32.0,
-            k_aux: (d_in / 2).clamp(1, d_sae.min(1024)),
+            k_aux: (d_in / 2).clamp(1, d_sae.clamp(1, 1024)),
             dead_after: (tokens / 8).clamp(1, 10_000_000),
             seed: 0,
             adam: Adam::default(),
@@ -82,11 +82,20 @@ impl TrainConfig {
                 "width = {d_sae}: at most {} are supported",
                 1 << 20
             )),
+            Self { k_aux, d_sae, .. } if *k_aux == 0 || *k_aux > (*d_sae).min(1024) => {
+                bad(format!(
+                    "k_aux = {k_aux}: 1 to {} fit {d_sae} latents",
+                    (*d_sae).min(1024)
+                ))
+            }
             Self { batch, .. } if *batch < 2 => {
                 bad(format!("batch = {batch}: at least 2 are needed"))
             }
             Self { lr, .. } if !(*lr > 0.0 && lr.is_finite()) => {
                 bad(format!("lr = {lr}: a positive number is needed"))
+            }
+            Self { clip, .. } if clip.is_nan() || *clip <= 0.0 => {
+                bad(format!("clip = {clip}: a positive number is needed"))
             }
             Self { tokens, batch, .. } if *tokens < *batch as u64 => bad(format!(
                 "tokens = {tokens} is less than one batch of {batch}"
@@ -306,9 +315,9 @@ impl Trainer {
     fn update(&mut self, mut grads: Gradients) {
         grads.w_dec = project(grads.w_dec, &self.sae.w_dec);
         let squares = vec![
-            grads.w_enc.clone().square().sum(),
+            total(grads.w_enc.clone().square()),
             grads.b_enc.clone().square().sum(),
-            grads.w_dec.clone().square().sum(),
+            total(grads.w_dec.clone().square()),
             grads.b_dec.clone().square().sum(),
         ];
         let scale = clip_scale(squares, self.config.clip);
@@ -392,9 +401,9 @@ pub fn backward(
     });
     let latents = select(z, sae.k);
     let error = x.clone() - sae.decode(&latents);
-    let total = squared_deviation(x);
-    let fvu = error.clone().square().sum() / total.clone();
-    let signal = error.clone() * (total.recip() * -2.0).unsqueeze::<2>();
+    let variance = squared_deviation(x);
+    let fvu = total(error.clone().square()) / variance.clone();
+    let signal = error.clone() * (variance.recip() * -2.0).unsqueeze::<2>();
     let mut grads = through(sae, &latents, &signal, &centred);
     grads.b_dec = grads.b_dec + signal.sum_dim(0).squeeze_dim(0);
     let mut loss = fvu.clone();
@@ -420,7 +429,13 @@ fn select(z: Tensor<2>, k: usize) -> Latents {
 /// `Σ‖x − x̄‖²`, at least a tiny positive number.
 fn squared_deviation(x: Tensor<2>) -> Tensor<1> {
     let mean = x.clone().mean_dim(0);
-    (x - mean).square().sum().clamp_min(1e-30)
+    total((x - mean).square()).clamp_min(1e-30)
+}
+
+/// The sum of all elements, row by row. The CPU backend splits a plain `sum` of over four
+/// million elements among threads as they come, so that its last bits differ from run to run.
+fn total(x: Tensor<2>) -> Tensor<1> {
+    x.sum_dim(1).sum()
 }
 
 /// Gradients of what a signal `g = ∂loss/∂(Σ values · W_dec)` `[n, d_in]` reaches through the
@@ -429,7 +444,7 @@ fn through(sae: &TopK, latents: &Latents, g: &Tensor<2>, centred: &Tensor<2>) ->
     let (values, indices) = (latents.values.clone(), latents.indices.clone());
     let d_sae = sae.d_sae();
     let w_dec = ops::sparse_matmul_t(values.clone(), indices.clone(), g.clone(), d_sae);
-    let on = values.greater_elem(0.0).float();
+    let on = values.sign(); // 1 where active: values are at least 0
     let dz = ops::sparse_dot(g.clone(), sae.w_dec.clone(), indices.clone()) * on;
     let w_enc = ops::sparse_matmul_t(dz.clone(), indices.clone(), centred.clone(), d_sae);
     let [n, k] = dz.dims();
@@ -467,10 +482,10 @@ fn auxiliary(
         latents.indices.clone(),
         sae.w_dec.clone(),
     );
-    let total = squared_deviation(error.clone());
+    let variance = squared_deviation(error.clone());
     let miss = guess - error;
-    let loss = miss.clone().square().sum() / total.clone() * config.aux_alpha;
-    let signal = miss * (total.recip() * (2.0 * config.aux_alpha)).unsqueeze::<2>();
+    let loss = total(miss.clone().square()) / variance.clone() * config.aux_alpha;
+    let signal = miss * (variance.recip() * (2.0 * config.aux_alpha)).unsqueeze::<2>();
     (loss, through(sae, &latents, &signal, centred))
 }
 
@@ -478,4 +493,76 @@ fn auxiliary(
 pub(super) fn batch_tensor(rows: Vec<f32>, d_in: usize, device: &Device) -> Tensor<2> {
     let n = rows.len() / d_in;
     Tensor::from_data(TensorData::new(rows, [n, d_in]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(rows: usize, columns: usize, seed: u32) -> Tensor<2> {
+        let value = |i: usize| ((i as f32 + 1.0) * (seed as f32 + 0.7)).sin();
+        let values = (0..rows * columns).map(value).collect();
+        batch_tensor(values, columns, &Device::flex())
+    }
+
+    fn numbers<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+        device::block_on(device::read(x)).unwrap()
+    }
+
+    #[test]
+    fn the_projected_gradient_is_orthogonal() {
+        let (w, grad) = (unit_rows(random(40, 24, 1)), random(40, 24, 2));
+        let along = |g: Tensor<2>| numbers((g * w.clone()).sum_dim(1));
+        let left = along(project(grad.clone(), &w));
+        let tolerance = 24.0 * f32::EPSILON;
+        assert!(left.iter().all(|a| a.abs() <= tolerance), "{left:?}");
+        assert!(along(grad).iter().any(|a| a.abs() > 0.1));
+    }
+
+    #[test]
+    fn a_zero_activation_does_not_count_as_firing() {
+        let device = Device::flex();
+        let latents = Latents {
+            values: Tensor::from_floats([[2.0, 0.0], [1.0, 0.5]], &device),
+            indices: Tensor::from_ints([[3, 1], [3, 0]], &device),
+        };
+        let silent = Tensor::from_floats([7.0, 7.0, 7.0, 7.0], &device);
+        let after = numbers(silent_after(silent, &latents, 2));
+        assert_eq!(after, [0.0, 9.0, 9.0, 0.0]);
+    }
+
+    /// Eight latents pushed below all others, but not below 0 on every row.
+    #[test]
+    fn a_latent_forced_dead_comes_back() {
+        let d = 16;
+        let x = random(256, d, 3);
+        let fired_again = |aux_alpha: f64| {
+            let config = TrainConfig {
+                batch: 256,
+                dead_after: 512,
+                aux_alpha,
+                ..TrainConfig::new(d, 64, 4, 256 * 400)
+            };
+            let mut trainer =
+                Trainer::new(config, &numbers(x.clone()), d, &Device::flex()).unwrap();
+            let pushed: Vec<f32> = (0..64).map(|f| if f < 8 { -3.0 } else { 0.0 }).collect();
+            trainer.sae.b_enc = Tensor::from_data(TensorData::new(pushed, [64]), &Device::flex());
+            trainer.silent = trainer.sae.b_enc.clone() * -1e6;
+            trainer.any_dead = true;
+            let dead = numbers(trainer.dead());
+            assert_eq!(dead.iter().sum::<f32>(), 8.0);
+            let mut fired = [false; 8];
+            for _ in 0..200 {
+                device::block_on(trainer.step(x.clone())).unwrap();
+                let silent = numbers(trainer.silent.clone());
+                (0..8).for_each(|f| fired[f] |= silent[f] == 0.0);
+            }
+            fired.iter().filter(|f| **f).count()
+        };
+        let (with, without) = (fired_again(1.0 / 32.0), fired_again(0.0));
+        assert!(
+            with >= 6 && without <= 1,
+            "{with} with the auxiliary loss, {without} without"
+        );
+    }
 }

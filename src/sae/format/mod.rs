@@ -49,7 +49,15 @@ pub async fn save(sae: &TopK, dir: &Path, metadata: Value) -> Result<(), Error> 
         ),
     ];
     write_whole(&dir.join(WEIGHTS), &serialize(&tensors, None))?;
+    let metadata = if metadata.is_null() {
+        json!({})
+    } else {
+        metadata
+    };
     let config = json!({
+        // Version of the format. Without it SAELens takes the file for one from before 6.0 and
+        // drops its metadata.
+        "sae_lens_version": "6.0.0",
         "architecture": "topk", "d_in": sae.d_in(), "d_sae": sae.d_sae(), "k": sae.k,
         "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": true,
         "normalize_activations": "none", "reshape_activations": "none",
@@ -125,7 +133,7 @@ fn load_weights(path: &Path, k: usize, device: &Device) -> Result<TopK, Error> {
         return Err(malformed(path, format!("W_dec has shape {d:?}")));
     };
     Ok(TopK {
-        w_enc: reader.r2("W_enc", [d_in, d_sae])?.transpose(),
+        w_enc: reader.r2_across("W_enc", [d_in, d_sae])?,
         b_enc: reader.r1("b_enc", d_sae)?,
         w_dec: reader.r2("W_dec", [d_sae, d_in])?,
         b_dec: reader.r1("b_dec", d_in)?,
@@ -174,6 +182,18 @@ impl TensorReader<'_> {
 
     pub(super) fn r2(&self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, Error> {
         Ok(Tensor::from_data(self.data(name, &shape)?, self.device))
+    }
+
+    /// The transpose of a tensor of this shape, laid out anew: a view would be multiplied in
+    /// another order, and the latents would differ in their last bits from those before saving.
+    fn r2_across(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<Tensor<2>, Error> {
+        let data = self.data(name, &[rows, columns])?;
+        let values = data.as_slice::<f32>().expect("it was read as f32");
+        let across: Vec<f32> = (0..rows * columns)
+            .map(|i| values[i % rows * columns + i / rows])
+            .collect();
+        let data = TensorData::new(across, [columns, rows]);
+        Ok(Tensor::from_data(data, self.device))
     }
 
     pub(super) fn r1(&self, name: &str, len: usize) -> Result<Tensor<1>, Error> {

@@ -10,6 +10,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 use inscape::device::{Device, DeviceSpec, block_on, read, read_int, self_check};
 use inscape::ops::{topk, topk_reference};
 
+mod sparse;
+
 type Op = fn(Tensor<2>, usize) -> (Tensor<2>, Tensor<2, Int>);
 
 /// How the tensor of a case is laid out before the op sees it.
