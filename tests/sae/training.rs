@@ -132,31 +132,6 @@ fn the_dead_share_is_what_did_not_fire() {
     assert!(some_dead && some_alive, "the case says nothing");
 }
 
-/// On rows that the alive latents cannot explain.
-#[test]
-fn the_auxiliary_loss_keeps_latents_alive() {
-    let data = Planted::new(5, 4096, 32, 1000, 20);
-    let dead_at_the_end = |aux_alpha| {
-        let config = TrainConfig {
-            dead_after: 2048,
-            aux_alpha,
-            ..config(32, 512, 4, 300, 256)
-        };
-        let mut trainer = trainer(&config, &data);
-        for i in 0..300 {
-            block_on(trainer.step(batch(&data, i, 256))).unwrap();
-        }
-        let stats = block_on(trainer.stats()).unwrap();
-        (stats.dead_share, stats.fvu)
-    };
-    let (without, with) = (dead_at_the_end(0.0), dead_at_the_end(1.0 / 32.0));
-    println!("(dead share, FVU): {without:?} without the auxiliary loss, {with:?} with it");
-    assert!(
-        with.0 < 0.5 * without.0,
-        "dead: {without:?} without, {with:?} with"
-    );
-}
-
 #[test]
 fn rescaling_is_exact() {
     let cpu = Device::cpu();
