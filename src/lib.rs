@@ -56,6 +56,7 @@
 //! assert_eq!(logits.dims()[2], 1024);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod capture;

@@ -25,7 +25,7 @@ fn value(context: u64, position: u64, axis: usize) -> f32 {
     match axis {
         2 => STRONG.iter().find(planted).map_or(0.0, |p| p.2),
         // Weak and rare.
-        4 if context % 5 == 0 && position == 7 => -0.5,
+        4 if context.is_multiple_of(5) && position == 7 => -0.5,
         // Everywhere.
         0 => 3.0,
         _ => 0.0,

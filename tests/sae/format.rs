@@ -24,7 +24,7 @@ fn load(dir: &Path) -> Result<(TopK, Value), Error> {
 fn a_round_trip_keeps_every_bit() {
     let (dir, mut sae) = saved();
     sae.w_dec = sae.w_dec.slice_fill([0..1, 0..1], -0.0);
-    sae.b_enc = sae.b_enc.slice_fill([3..4], f32::from_bits(1));
+    sae.b_enc = sae.b_enc.slice_fill(3..4, f32::from_bits(1));
     block_on(format::save(&sae, dir.path(), json!({"a": [1, "b"]}))).unwrap();
     let (back, metadata) = load(dir.path()).unwrap();
     assert_eq!(bits(back.w_enc.clone()), bits(sae.w_enc.clone()));
