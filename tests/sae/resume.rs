@@ -347,7 +347,10 @@ fn threads_do_not_change_the_bytes() {
             "--width", "512", "--k", "8", "--batch", "512", "--tokens", "20480",
         ],
         [
-            "--width", "70000", "--k", "8", "--batch", "32", "--tokens", "128",
+            "--width", "70000", "--k", "8", "--batch", "32", "--tokens", "96",
+        ],
+        [
+            "--width", "128", "--k", "4", "--batch", "66000", "--tokens", "132000",
         ],
     ];
     for (i, case) in cases.iter().enumerate() {
