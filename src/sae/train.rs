@@ -53,7 +53,7 @@ impl TrainConfig {
             decay: 0.5,
             clip: 1.0,
             aux_alpha: 1.0 / 32.0,
-            k_aux: (d_in / 2).clamp(1, d_sae.min(1024)),
+            k_aux: (d_in / 2).clamp(1, d_sae.clamp(1, 1024)),
             dead_after: (tokens / 8).clamp(1, 10_000_000),
             seed: 0,
             adam: Adam::default(),
