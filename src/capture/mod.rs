@@ -68,6 +68,20 @@ pub enum Error {
         /// The longest the model takes.
         longest: usize,
     },
+    /// A range of positions without a token of the text.
+    #[error(
+        "positions {start}..{end} keep no row: the text's tokens are at positions {first} to {last} of a context"
+    )]
+    NoPositions {
+        /// First position asked for.
+        start: usize,
+        /// One past the last.
+        end: usize,
+        /// Where the text's first token is.
+        first: usize,
+        /// Where its last token is in a full context.
+        last: usize,
+    },
     /// An activation is NaN or infinite.
     #[error("`{hook}` is not finite in context {context}, position {position}")]
     NotFinite {

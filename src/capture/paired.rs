@@ -15,10 +15,9 @@ use super::store::Source;
 /// # Errors
 /// [`Error::Unpaired`] names the first two sources that do not pair up and the first row.
 pub fn paired_rows(sources: &[Source], max_rows: usize, seed: u64) -> Result<Vec<Vec<f32>>, Error> {
-    for other in sources.iter().skip(1) {
-        check_pair(&sources[0], other)?;
-    }
     let rows = sources.first().map_or(0, Source::rows);
+    check_rows(sources)?;
+    check_tokens(sources, rows)?;
     let runs = runs(&chosen(rows, max_rows, seed));
     sources.iter().map(|s| read_runs(s, &runs)).collect()
 }
@@ -47,28 +46,40 @@ fn read_runs(source: &Source, runs: &[Range<usize>]) -> Result<Vec<f32>, Error> 
     Ok(all)
 }
 
-fn check_pair(a: &Source, b: &Source) -> Result<(), Error> {
-    let unpaired = |reason| Error::Unpaired {
+fn unpaired(a: &Source, b: &Source, reason: String) -> Error {
+    Error::Unpaired {
         a: a.name().into(),
         b: b.name().into(),
         reason,
-    };
-    if a.rows() != b.rows() {
-        return Err(unpaired(format!("{} rows against {}", a.rows(), b.rows())));
     }
-    for start in (0..a.rows()).step_by(1 << 16) {
-        let range = start..(start + (1 << 16)).min(a.rows());
-        let (Some(x), Some(y)) = (a.token_ids(range.clone())?, b.token_ids(range)?) else {
-            return Ok(());
-        };
-        if let Some(i) = x.iter().zip(&y).position(|(x, y)| x != y) {
-            let reason = format!(
-                "row {} is token {} there and token {} here",
-                start + i,
-                x[i],
-                y[i]
-            );
-            return Err(unpaired(reason));
+}
+
+fn check_rows(sources: &[Source]) -> Result<(), Error> {
+    let Some(other) = sources.iter().find(|s| s.rows() != sources[0].rows()) else {
+        return Ok(());
+    };
+    let reason = format!("{} rows against {}", sources[0].rows(), other.rows());
+    Err(unpaired(&sources[0], other, reason))
+}
+
+/// Every source that knows its token ids against the first that does.
+fn check_tokens(sources: &[Source], rows: usize) -> Result<(), Error> {
+    for start in (0..rows).step_by(1 << 16) {
+        let range = start..(start + (1 << 16)).min(rows);
+        let mut first: Option<(&Source, Vec<u32>)> = None;
+        for source in sources {
+            let Some(ids) = source.token_ids(range.clone())? else {
+                continue;
+            };
+            let Some((other, expected)) = &first else {
+                first = Some((source, ids));
+                continue;
+            };
+            if let Some(i) = (0..ids.len()).find(|&i| ids[i] != expected[i]) {
+                let (row, x, y) = (start + i, expected[i], ids[i]);
+                let reason = format!("row {row} is token {x} there and token {y} here");
+                return Err(unpaired(other, source, reason));
+            }
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Error;
 use super::store::{
-    Dtype, HookSpec, ModelId, Positions, RowBlock, RowMeta, Settings, Store, Writer,
+    Dtype, HookSpec, MANIFEST, ModelId, Positions, RowBlock, RowMeta, Settings, Store, Writer,
 };
 use super::text::{TextBlocks, TextMark};
 use crate::device::{block_on, read};
@@ -91,20 +91,29 @@ pub fn capture(
         plan.content,
         config.max_tokens,
     );
+    let begun = resume && dir.join(MANIFEST).exists();
+    if !begun {
+        contexts.fill_one()?; // an empty or broken text leaves no directory behind
+    }
     let (mut writer, skip) = match resume {
         true => Store::resume(dir, &plan.settings)?,
-        false => {
-            contexts.fill_one()?; // an empty or broken text leaves no directory behind
-            (Store::create(dir, plan.settings.clone())?, 0)
-        }
+        false => (Store::create(dir, plan.settings.clone())?, 0),
     };
     if writer.is_complete() {
         return Ok(writer.finish()?);
     }
-    contexts.blocks = contexts.blocks.expecting(writer.manifest().text.clone());
+    if begun {
+        contexts.blocks = contexts.blocks.expecting(writer.manifest().text.clone());
+    }
     let (mut tokens, mut resumed) = (0, 0);
     for _ in 0..skip {
         resumed += contexts.next()?.map_or(0, |c| c.len() as u64);
+    }
+    let mark = &writer.manifest().text;
+    match skip {
+        0 => contexts.fill_one()?,
+        _ if contexts.blocks.mark() == *mark => {}
+        _ => return Err(contexts.blocks.changed(mark.bytes).into()), // cut short, say
     }
     tokens += resumed;
     let mut index = skip;
@@ -223,6 +232,17 @@ impl Plan {
         };
         let specs = points.iter().map(spec).collect::<Result<Vec<_>, _>>()?;
         let content = content(network, config.context)?;
+        let prefix = network.tokenizer.special().0.len();
+        if let Positions::Range { start, end } = config.positions
+            && (start >= prefix + content || end <= prefix)
+        {
+            return Err(Error::NoPositions {
+                start,
+                end,
+                first: prefix,
+                last: prefix + content - 1,
+            });
+        }
         let info = &network.info;
         let settings = Settings {
             model: ModelId {

@@ -174,10 +174,12 @@ impl<R: Read> TextBlocks<R> {
         if mark == self.mark() {
             return Ok(());
         }
-        Err(Error::Changed {
-            name: self.name.clone(),
-            bytes: mark.bytes,
-        })
+        Err(self.changed(mark.bytes))
+    }
+
+    pub(super) fn changed(&self, bytes: u64) -> Error {
+        let name = self.name.clone();
+        Error::Changed { name, bytes }
     }
 }
 

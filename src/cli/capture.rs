@@ -43,8 +43,11 @@ pub(super) struct Options {
     #[arg(long, default_value_t = 128)]
     context: usize,
     /// Stop after this many tokens of the text.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     max_tokens: Option<u64>,
+    /// Size of a shard in MiB, which is held in memory until it is full.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    shard_mb: u32,
     /// Continue an interrupted capture.
     #[arg(long)]
     resume: bool,
@@ -89,6 +92,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         batch: options.batch as usize,
         context: options.context,
         max_tokens: options.max_tokens,
+        shard_bytes: (options.shard_mb as usize) << 20,
         ..CaptureConfig::new(options.hooks.clone())
     };
     let bar = match options.max_tokens {

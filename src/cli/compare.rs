@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 
 use super::{DeviceOption, Failure, bar, print_json};
 use crate::Device;
@@ -24,7 +25,7 @@ pub(super) struct Options {
     #[arg(long, default_value = "*")]
     hooks: String,
     /// Use at most this many rows, drawn without replacement.
-    #[arg(long, default_value_t = 5000)]
+    #[arg(long, default_value_t = 5000, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_rows: usize,
     /// Seed of the draw.
     #[arg(long, default_value_t = 0)]

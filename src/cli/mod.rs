@@ -117,9 +117,8 @@ fn spinner(what: &'static str, unit: &'static str) -> ProgressBar {
 /// Prints a value as JSON on stdout.
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value)?;
-    Ok(writeln!(out)?)
+    let text = serde_json::to_string_pretty(value)?;
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }
 
 /// `10`, `90%`: a place among `len` rows.

@@ -97,7 +97,7 @@ pub(super) struct Eval {
     #[arg(long, requires = "model")]
     text: Option<PathBuf>,
     /// Tokens of the text to use.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     text_tokens: u64,
     /// Tokens in a context of the text.
     #[arg(long, default_value_t = 128)]
@@ -200,6 +200,7 @@ fn train(options: &Train) -> Result<(), Failure> {
 
 fn eval(options: &Eval) -> Result<(), Failure> {
     let device = options.device.open()?;
+    refuse_unfinished(&options.sae)?;
     let (sae, metadata) = format::load(&options.sae, device.tensor())?;
     let trained = metadata["hook_name"].as_str().map(str::to_owned);
     let is_store = Path::new(&options.source).is_dir();
@@ -242,6 +243,17 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     } else {
         print(&found)
     }
+}
+
+/// A training run without its autoencoder is one that has not come to its end.
+fn refuse_unfinished(dir: &Path) -> Result<(), Failure> {
+    if session::run_info(dir).is_ok() && !dir.join(format::CONFIG).exists() {
+        let dir = dir.display();
+        return Err(
+            format!("{dir}: its training is not finished; continue it with --resume").into(),
+        );
+    }
+    Ok(())
 }
 
 fn splice(

@@ -15,7 +15,7 @@ pub(super) const FORMAT: &str = "inscape-store";
 /// The version written and the only one read.
 pub(super) const VERSION: u32 = 1;
 /// The manifest's file name.
-pub(super) const MANIFEST: &str = "manifest.json";
+pub(in crate::capture) const MANIFEST: &str = "manifest.json";
 
 /// One finished shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

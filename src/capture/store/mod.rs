@@ -52,6 +52,7 @@ mod writer;
 
 pub use disk::{sha256_file, write_whole};
 pub use error::Error;
+pub(super) use manifest::MANIFEST;
 pub use manifest::{Manifest, ShardEntry, Totals};
 pub use reader::Store;
 pub use settings::{Dtype, HookSpec, ModelId, Positions, Settings};

@@ -1,0 +1,259 @@
+//! `inscape sae train` and `inscape sae eval`.
+
+use std::fs;
+use std::time::Instant;
+
+use super::*;
+
+fn line(source: &str, out: &str, more: &str) -> String {
+    format!("sae train {source} --k 4 --width 64 --tokens 4096 --batch 64 --out {out} {more}")
+}
+
+#[test]
+fn training_and_evaluation_print_their_results() {
+    let bench = Bench::with_store();
+    let json = bench.json(&line("acts", "sae", &format!("--hook {HOOK} --rows ..90%")));
+    assert_eq!(
+        (&json["step"], &json["tokens"]),
+        (&64.into(), &4096.into()),
+        "{json}"
+    );
+    assert!(json["fvu"].as_f64().unwrap() < 1.0 && json["l0"].as_f64().unwrap() <= 4.0);
+    let text = bench
+        .ok(&line("acts:hook_none", "x", "").replace("acts:hook_none", &format!("acts:{HOOK}")));
+    assert!(
+        text.starts_with("x: 64 latents, k 4; 4096 activations, "),
+        "{text}"
+    );
+    let json = bench.json("sae eval sae acts --rows 90%..");
+    let r = &json["reconstruction"];
+    assert_eq!(r["rows"], 150);
+    assert!(
+        r["fvu"].as_f64().unwrap() < 1.0 && r["l0"].as_f64().unwrap() <= 4.0,
+        "{json}"
+    );
+    assert!(json["spliced"].is_null());
+    let (model, text) = (tiny(), sample());
+    let line =
+        format!("sae eval sae acts --model {model} --text {text} --text-tokens 600 --context 32");
+    let spliced = &bench.json(&line)["spliced"];
+    let ce = |key: &str| spliced[key].as_f64().unwrap();
+    assert!(
+        ce("ce_original") < ce("ce_spliced") && ce("ce_spliced") < ce("ce_zero"),
+        "{spliced}"
+    );
+    let text = bench.ok(&line);
+    assert!(
+        text.contains("L0 ") && text.contains("cross-entropy "),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let bench = Bench::with_store();
+    let source = format!("acts:{HOOK}");
+    bench.ok(&line(&source, "a", "--seed 3"));
+    bench.ok(&line(&source, "b", "--seed 3"));
+    bench.ok(&line(&source, "c", "--seed 4"));
+    assert_same_files(&bench.path("a"), &bench.path("b"), &["log.jsonl"]);
+    let weights = |dir: &str| fs::read(bench.path(dir).join("sae_weights.safetensors")).unwrap();
+    assert!(weights("a") != weights("c"));
+}
+
+#[test]
+fn a_setting_that_cannot_work_is_named() {
+    let bench = Bench::new();
+    matrix(&bench.path("x.safetensors"), 300, 8, scattered);
+    for (more, words) in [
+        ("--k 65", &["k = 65", "64"][..]),
+        ("--k 0", &["k = 0"]),
+        ("--width 0", &["width = 0"]),
+        ("--width 0x", &["width = 0"]),
+        ("--width wide", &["--width", "`wide`", "8x"]),
+        ("--width 99999999x", &["width = "]),
+        ("--lr 0", &["lr = 0"]),
+        ("--lr NaN", &["lr = NaN"]),
+        ("--batch 1", &["batch = 1"]),
+        ("--tokens 63", &["tokens = 63", "64"]),
+        ("--rows 5..5", &["5..5", "300"]),
+        ("--rows half", &["`half`"]),
+        ("--rows ..301", &["301", "300"]),
+    ] {
+        // The later of two equal options would be an error; take the default ones out.
+        let flag = more.split(' ').next().unwrap();
+        let mut words_of: Vec<String> = line("x.safetensors", "o", "")
+            .split(' ')
+            .map(Into::into)
+            .collect();
+        if let Some(at) = words_of.iter().position(|w| w == flag) {
+            words_of.drain(at..at + 2);
+        }
+        bench.fails(&format!("{} {more}", words_of.join(" ")), words);
+        assert!(!bench.path("o").exists(), "{more}");
+    }
+    bench.usage(
+        &line("x.safetensors", "o", "--arch vanilla"),
+        &["vanilla", "topk"],
+    );
+    bench.usage(
+        &line("x.safetensors", "o", "--checkpoint-every 0"),
+        &["--checkpoint-every"],
+    );
+}
+
+#[test]
+fn a_source_that_is_not_there_is_named() {
+    let bench = Bench::with_store();
+    bench.fails(&line("gone", "o", ""), &["gone", "does not exist"]);
+    bench.fails(
+        &line("acts", "o", "--hook blocks.9.hook_resid_post"),
+        &["blocks.9", HOOK],
+    );
+    bench.fails(&line("acts", "o", ""), &["acts", HOOK]);
+    matrix(&bench.path("x.safetensors"), 300, 8, scattered);
+    bench.fails(
+        &line("x.safetensors:y", "o", ""),
+        &["x.safetensors", "\"y\"", "x"],
+    );
+    let bytes = fs::read(bench.path("x.safetensors")).unwrap();
+    bench.write("cut.safetensors", &bytes[..bytes.len() - 3]);
+    bench.fails(&line("cut.safetensors", "o", ""), &["cut.safetensors"]);
+    assert!(!bench.path("o").exists());
+}
+
+/// A single NaN in the matrix, where training reads it first and where it reads it late.
+#[test]
+fn a_nan_is_named_with_its_place() {
+    let bench = Bench::new();
+    for row in [3, 250] {
+        let value = move |r, c| {
+            if (r, c) == (row, 5) {
+                f32::NAN
+            } else {
+                scattered(r, c)
+            }
+        };
+        matrix(&bench.path("x.safetensors"), 300, 8, value);
+        let out = format!("o-{row}");
+        let words = ["x.safetensors", &format!("row {row} "), "NaN", "column 5"];
+        bench.fails(&line("x.safetensors", &out, ""), &words);
+    }
+}
+
+#[test]
+fn what_is_there_is_not_overwritten() {
+    let bench = Bench::new();
+    matrix(&bench.path("x.safetensors"), 300, 8, scattered);
+    bench.ok(&line("x.safetensors", "o", ""));
+    let before = files(&bench.path("o"));
+    bench.fails(
+        &line("x.safetensors", "o", ""),
+        &["o: ", "already", "resume"],
+    );
+    bench.fails(
+        &line("x.safetensors", "o", "--resume --seed 5"),
+        &["config.seed is 0 there and 5 now"],
+    );
+    bench.ok(&line("x.safetensors", "o", "--resume"));
+    assert!(files(&bench.path("o")) == before);
+    fs::create_dir(bench.path("full")).unwrap();
+    bench.write("full/letter.txt", "mine");
+    bench.fails(&line("x.safetensors", "full", ""), &["full", "not empty"]);
+}
+
+/// A run of about a second, with a checkpoint every 20 of its steps.
+fn long(out: &str, more: &str) -> String {
+    format!(
+        "sae train acts --hook {HOOK} --k 8 --width 8x --tokens 60000 --batch 256 --checkpoint-every 20 --out {out} {more}"
+    )
+}
+
+/// The log without what a clock says.
+fn timeless(path: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| {
+            let mut json: serde_json::Value = serde_json::from_str(line).unwrap();
+            let fields = json.as_object_mut().unwrap();
+            fields.remove("seconds").unwrap();
+            fields.remove("tokens_per_second").unwrap();
+            json
+        })
+        .collect()
+}
+
+#[test]
+fn a_killed_training_resumes_to_the_same_bytes() {
+    let bench = Bench::with_store();
+    let begun = Instant::now();
+    bench.ok(&long("whole", ""));
+    let took = begun.elapsed();
+    let mut killed = 0;
+    for part in [2, 4, 6] {
+        let out = format!("part-{part}");
+        for share in [f64::from(part) / 8.0, 0.3] {
+            let command = bench.command(&long(&out, "--resume"));
+            killed += u32::from(killed_after(command, took.mul_f64(share)));
+        }
+        bench.ok(&long(&out, "--resume"));
+        assert_same_files(&bench.path(&out), &bench.path("whole"), &["log.jsonl"]);
+        let log = |dir: &str| timeless(&bench.path(dir).join("log.jsonl"));
+        assert_eq!(log(&out), log("whole"));
+    }
+    println!("killed {killed} times; one run takes {took:?}");
+    assert!(killed >= 4, "only {killed} of 6 were killed while they ran");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_named_and_room_made_later_is_enough() {
+    let bench = Bench::with_store();
+    bench.ok(&line("acts", "whole", &format!("--hook {HOOK}")));
+    // 64 KiB of weights do not fit into 40 KiB.
+    let part = line("acts", "part", &format!("--hook {HOOK}"));
+    let ran = run(bench.bash("trap '' XFSZ; ulimit -f 40;", &part), "");
+    failed(&ran, 1, &["part/sae_weights.safetensors", "no room left"]);
+    bench.ok(&format!("{part} --resume"));
+    assert_same_files(&bench.path("part"), &bench.path("whole"), &["log.jsonl"]);
+}
+
+#[test]
+fn an_evaluation_before_the_end_says_so() {
+    let bench = Bench::with_store();
+    let whole = Instant::now();
+    bench.ok(&long("whole", ""));
+    let half = whole.elapsed().mul_f64(0.5);
+    assert!(
+        killed_after(bench.command(&long("part", "")), half),
+        "it ended early"
+    );
+    bench.fails("sae eval part acts", &["part", "not finished", "--resume"]);
+    bench.fails("sae eval nowhere acts", &["nowhere"]);
+}
+
+#[test]
+fn an_evaluation_on_something_else_is_refused() {
+    let bench = Bench::with_store();
+    matrix(&bench.path("x.safetensors"), 300, 8, scattered);
+    bench.ok(&line("x.safetensors", "sae", ""));
+    bench.fails("sae eval sae acts", &["acts"]);
+    bench.fails(
+        &format!("sae eval sae acts:{HOOK}"),
+        &["width 128", "takes 8"],
+    );
+    bench.usage("sae eval sae x.safetensors --text t", &["--model"]);
+    bench.ok("sae eval sae x.safetensors");
+    let before = fs::read(bench.path("sae/cfg.json")).unwrap();
+    bench.write("sae/cfg.json", "{\"architecture\": \"jumprelu\"}");
+    bench.fails(
+        "sae eval sae x.safetensors",
+        &["sae/cfg.json", "jumprelu", "topk"],
+    );
+    bench.write("sae/cfg.json", before);
+    bench.write("sae/sae_weights.safetensors", "short");
+    bench.fails(
+        "sae eval sae x.safetensors",
+        &["sae/sae_weights.safetensors"],
+    );
+}
