@@ -281,7 +281,9 @@ fn check_offsets(network: &Network, text: &str, metas: &[RowMeta]) {
         end = range.end;
         let shown = network.tokenizer.show(m.token_id);
         match std::str::from_utf8(&text.as_bytes()[range.clone()]) {
-            Ok(slice) if !shown.contains('\u{fffd}') => assert_eq!(slice, shown, "token {i}"),
+            Ok(slice) if !shown.contains('\u{fffd}') => {
+                assert!(slice == shown, "token {i} {shown:?} is not at {range:?}")
+            }
             Ok(slice) => assert!(!slice.is_ascii(), "token {i} {slice:?} is {shown:?}"),
             Err(_) => assert!(shown.contains('\u{fffd}'), "token {i} cuts {range:?}"),
         }

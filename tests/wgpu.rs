@@ -89,7 +89,7 @@ fn the_comparison_sees_planted_faults() {
 }
 
 /// Allowance for the tiny LM's four layers; the longest sum is over its 344 hidden units.
-const FORWARD: (f32, usize) = (8.0, 344);
+const FORWARD: (f32, usize) = (4.0, 344);
 
 #[test]
 #[ignore = "needs a wgpu adapter"]
@@ -159,7 +159,8 @@ fn a_capture_agrees() {
     for positions in ["all", "mean"] {
         let (got, want) = (rows(&gpu, positions), rows(&cpu, positions));
         assert_eq!(got.0, want.0);
-        close(positions, &got.1, &want.1, FORWARD.0, FORWARD.1);
+        let off = close(positions, &got.1, &want.1, FORWARD.0, FORWARD.1);
+        println!("{positions}: c = {off:.2}");
     }
 }
 

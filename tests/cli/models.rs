@@ -160,7 +160,7 @@ fn damaged_weights_are_named() {
     bench.fails("hooks model", &[path]);
 }
 
-/// A header whose offsets lie is refused before anything is allocated or read.
+/// A header whose offsets lie is refused before anything is allocated.
 #[test]
 fn lying_offsets_are_named() {
     let bench = copied();

@@ -61,7 +61,6 @@ impl Part {
         let mut bytes = vec![0u8; header as usize];
         reader.read_exact(&mut bytes).map_err(io)?;
         let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|e| malformed(file, e))?;
-        check_offsets(file, &metadata)?;
         let data_start = header + 8;
         let wanted = data_start + metadata.data_len() as u64;
         if wanted != size {
@@ -123,32 +122,6 @@ impl Part {
             reason,
         }
     }
-}
-
-/// Refuses tensors that do not lie end to end, each as long as its shape and dtype say.
-fn check_offsets(file: &str, metadata: &Metadata) -> Result<(), Error> {
-    let mut end = 0;
-    for name in metadata.offset_keys() {
-        let info = metadata.info(&name).expect("the name is listed");
-        let (from, to) = info.data_offsets;
-        let bits = info
-            .shape
-            .iter()
-            .try_fold(info.dtype.bitsize(), |n, &d| n.checked_mul(d));
-        if from != end || to < from || bits != (to - from).checked_mul(8) {
-            let reason = format!(
-                "bytes {from}..{to} do not hold {:?} {:?} after byte {end}",
-                info.dtype, info.shape
-            );
-            return Err(Error::Tensor {
-                file: file.into(),
-                tensor: name,
-                reason,
-            });
-        }
-        end = to;
-    }
-    Ok(())
 }
 
 impl Weights {
