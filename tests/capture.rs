@@ -617,7 +617,10 @@ fn batches_are_the_contexts() {
     let found = all(&text, 16, 3, None).unwrap();
     let rows: Vec<Vec<u32>> = found.iter().flat_map(|t| t.rows().to_vec()).collect();
     let want: Vec<Vec<u32>> = ids.chunks_exact(16).map(<[u32]>::to_vec).collect();
-    assert!(ids.len() % 16 != 0, "the sample has a short last context");
+    assert!(
+        !ids.len().is_multiple_of(16),
+        "the sample has a short last context"
+    );
     assert_eq!(rows, want);
     assert!(found[..found.len() - 1].iter().all(|t| t.dims() == [3, 16]));
     let cut = all(&text, 16, 3, Some(40)).unwrap();

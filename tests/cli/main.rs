@@ -32,6 +32,12 @@ pub struct Bench {
     pub dir: TempDir,
 }
 
+impl Default for Bench {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Bench {
     pub fn new() -> Self {
         Self {
