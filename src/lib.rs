@@ -71,3 +71,8 @@ pub mod similarity;
 pub mod wgsl;
 
 pub use device::Device;
+
+/// The README's Rust compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

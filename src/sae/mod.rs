@@ -5,10 +5,13 @@
 //! Notation and names are the field's: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `d_in`, `d_sae`.
 
 mod arch;
+mod checkpoint;
+mod config;
 pub mod eval;
 pub mod features;
 pub mod format;
 mod init;
+mod loss;
 pub mod session;
 mod train;
 
@@ -17,8 +20,10 @@ use std::path::PathBuf;
 use crate::{capture, device, hook, model};
 
 pub use arch::{Latents, TopK};
+pub use config::TrainConfig;
 pub use init::geometric_median;
-pub use train::{Gradients, StepStats, TrainConfig, Trainer, backward};
+pub use loss::{Gradients, backward};
+pub use train::{StepStats, Trainer};
 
 /// Why an autoencoder could not be trained, read or evaluated.
 #[derive(Debug, thiserror::Error)]

@@ -9,19 +9,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::Tensor;
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::{CHECKPOINT, checkpoint, restore};
 use super::eval::{Accumulator, Reconstruction};
-use super::format::{self, Named, TensorReader, malformed};
-use super::train::{AllMoments, batch_tensor};
+use super::format::{self, malformed};
+use super::train::batch_tensor;
 use super::{Error, StepStats, TopK, TrainConfig, Trainer};
 use crate::Device;
 use crate::capture::store::{Manifest, ShuffledBatches, Source, write_whole};
-use crate::device::{self, block_on};
+use crate::device::block_on;
 
-const CHECKPOINT: &str = "checkpoint.safetensors";
 const RUN: &str = "run.json";
 /// Name of the training log, one [`LogLine`] a line.
 pub const LOG: &str = "log.jsonl";
@@ -271,132 +269,6 @@ fn start(
         }
     }
     Trainer::new(info.config.clone(), &sample, info.d_in, device.tensor())
-}
-
-#[derive(Serialize, Deserialize)]
-struct CheckpointInfo {
-    step: u64,
-    /// The bits of an f64: as a JSON number it might come back one unit in the last place off.
-    scale_bits: u64,
-    any_dead: bool,
-}
-
-async fn checkpoint(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<(), Error> {
-    let (sae, m) = (&trainer.sae, &trainer.moments);
-    let wide = vec![info.config.d_sae, info.d_in];
-    let (latents, inputs) = (vec![info.config.d_sae], vec![info.d_in]);
-    let tensors: Named = vec![
-        (
-            "w_enc",
-            wide.clone(),
-            device::read(sae.w_enc.clone()).await?,
-        ),
-        (
-            "b_enc",
-            latents.clone(),
-            device::read(sae.b_enc.clone()).await?,
-        ),
-        (
-            "w_dec",
-            wide.clone(),
-            device::read(sae.w_dec.clone()).await?,
-        ),
-        (
-            "b_dec",
-            inputs.clone(),
-            device::read(sae.b_dec.clone()).await?,
-        ),
-        (
-            "m.w_enc",
-            wide.clone(),
-            device::read(m.w_enc.m.clone()).await?,
-        ),
-        (
-            "v.w_enc",
-            wide.clone(),
-            device::read(m.w_enc.v.clone()).await?,
-        ),
-        (
-            "m.b_enc",
-            latents.clone(),
-            device::read(m.b_enc.m.clone()).await?,
-        ),
-        (
-            "v.b_enc",
-            latents.clone(),
-            device::read(m.b_enc.v.clone()).await?,
-        ),
-        (
-            "m.w_dec",
-            wide.clone(),
-            device::read(m.w_dec.m.clone()).await?,
-        ),
-        ("v.w_dec", wide, device::read(m.w_dec.v.clone()).await?),
-        (
-            "m.b_dec",
-            inputs.clone(),
-            device::read(m.b_dec.m.clone()).await?,
-        ),
-        ("v.b_dec", inputs, device::read(m.b_dec.v.clone()).await?),
-        (
-            "silent",
-            latents,
-            device::read(trainer.silent.clone()).await?,
-        ),
-    ];
-    let state = CheckpointInfo {
-        step: trainer.step,
-        scale_bits: trainer.scale.to_bits(),
-        any_dead: trainer.any_dead,
-    };
-    let state = serde_json::to_string(&state).expect("plain data serialises");
-    write_whole(
-        &dir.join(CHECKPOINT),
-        &format::serialize(&tensors, Some(state)),
-    )?;
-    Ok(())
-}
-
-fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Error> {
-    let bytes = format::read_file(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(path, e))?;
-    let state = header
-        .metadata()
-        .as_ref()
-        .and_then(|m| m.get("inscape"))
-        .cloned()
-        .unwrap_or_default();
-    let state: CheckpointInfo = serde_json::from_str(&state).map_err(|e| malformed(path, e))?;
-    let reader = TensorReader {
-        path,
-        file: &file,
-        device: device.tensor(),
-    };
-    let (d_sae, d_in) = (info.config.d_sae, info.d_in);
-    let wide = |name: &str| reader.r2(name, [d_sae, d_in]);
-    let sae = TopK {
-        w_enc: wide("w_enc")?,
-        b_enc: reader.r1("b_enc", d_sae)?,
-        w_dec: wide("w_dec")?,
-        b_dec: reader.r1("b_dec", d_in)?,
-        k: info.config.k,
-    };
-    let mut moments = AllMoments::zeros(&sae);
-    (moments.w_enc.m, moments.w_enc.v) = (wide("m.w_enc")?, wide("v.w_enc")?);
-    (moments.w_dec.m, moments.w_dec.v) = (wide("m.w_dec")?, wide("v.w_dec")?);
-    (moments.b_enc.m, moments.b_enc.v) =
-        (reader.r1("m.b_enc", d_sae)?, reader.r1("v.b_enc", d_sae)?);
-    (moments.b_dec.m, moments.b_dec.v) = (reader.r1("m.b_dec", d_in)?, reader.r1("v.b_dec", d_in)?);
-    let silent: Tensor<1> = reader.r1("silent", d_sae)?;
-    let scale = f64::from_bits(state.scale_bits);
-    let trainer = Trainer::at(sae, info.config.clone(), scale, state.step);
-    Ok(Trainer {
-        moments,
-        silent,
-        any_dead: state.any_dead,
-        ..trainer
-    })
 }
 
 /// The log, cut back to the lines of steps that the checkpoint has, and the seconds it covers.
