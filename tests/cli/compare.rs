@@ -41,7 +41,7 @@ fn a_store_with_itself_has_ones_on_the_diagonal() {
         "{text}"
     );
     assert!(
-        text.contains("column 3: acts:blocks.3.hook_resid_post"),
+        text.contains("rows: acts, columns: acts") && text.contains(" 3  blocks.3.hook_resid_post"),
         "{text}"
     );
 }

@@ -34,12 +34,15 @@ fn the_page_holds_everything_and_needs_nothing() {
     for outside in ["<script", "src=", "@import", "url("] {
         assert!(!page.contains(outside), "the page has {outside}");
     }
-    // Without a model, tokens are ids, and a note says so.
+    // The embedded model that the store came from is found by itself.
     let ran = bench.run("report sae --cards 3 --out ids.html");
+    assert!(!ran.err.contains("--model"), "{}", ran.err);
+    // With nothing to tell the model by, a note says how tokens get their text.
+    let bare = bench.run("report layers --out bare.html");
     assert!(
-        ran.err.contains("note: ") && ran.err.contains("--model"),
+        bare.err.contains("note: ") && bare.err.contains("--model"),
         "{}",
-        ran.err
+        bare.err
     );
     assert_eq!(ran.code, Some(0));
     let page = fs::read_to_string(bench.path("ids.html")).unwrap();
