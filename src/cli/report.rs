@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{DeviceOption, Failure};
-use crate::model;
+use crate::Device;
+use crate::model::{self, Network};
 use crate::report::{Gather, write};
 
 #[derive(Debug, Args)]
@@ -29,13 +30,13 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let device = options.device.open()?;
-    let network = match options.model.clone().or_else(|| embedded(&options.dirs)) {
+    let network = match &options.model {
         Some(path) => Some(model::load(path, &device)?),
-        None => {
-            eprintln!("note: without --model, tokens are shown as ids");
-            None
-        }
+        None => embedded(&options.dirs, &device)?,
     };
+    if network.is_none() {
+        eprintln!("note: without --model, tokens are shown as ids");
+    }
     let gather = Gather {
         title: &options.title,
         dirs: &options.dirs,
@@ -51,15 +52,19 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// The embedded model that the first autoencoder was trained on, if it is one.
-fn embedded(dirs: &[PathBuf]) -> Option<PathBuf> {
+fn embedded(dirs: &[PathBuf], device: &Device) -> Result<Option<Network>, model::Error> {
     let infos = dirs
         .iter()
         .filter_map(|d| crate::sae::session::run_info(d).ok());
-    let id = infos
-        .filter_map(|i| i.store.map(|s| s.settings.model.id))
-        .next()?;
-    model::load::EMBEDDED
-        .iter()
-        .any(|m| m.name == id)
-        .then(|| id.into())
+    let Some(trained) = infos
+        .filter_map(|i| i.store.map(|s| s.settings.model))
+        .next()
+    else {
+        return Ok(None);
+    };
+    if !model::load::EMBEDDED.iter().any(|m| m.name == trained.id) {
+        return Ok(None);
+    }
+    let network = model::load(&trained.id, device)?;
+    Ok((network.info.sha256 == trained.sha256).then_some(network))
 }

@@ -35,6 +35,29 @@ fn hooks_are_listed_with_their_shapes() {
     assert_eq!(json.as_array().unwrap().len(), 83);
 }
 
+/// The embedded models need no directory, and are the ones in `examples/data`.
+#[test]
+fn embedded_models_are_found_by_name() {
+    let bench = Bench::new();
+    let capture = |model: &str, out: &str| {
+        let (text, hook) = (sample(), HOOK);
+        bench.ok(&format!(
+            "capture {model} --text {text} --hooks {hook} --max-tokens 64 --out {out}"
+        ));
+    };
+    capture("tiny-lm-1", "name");
+    capture(&tiny(), "path");
+    assert_same_files(&bench.path("name"), &bench.path("path"), &[]);
+    capture("tiny-lm-2", "other");
+    let shard = "shard-000000.safetensors";
+    let rows = |dir: &str| fs::read(bench.path(dir).join(shard)).unwrap();
+    assert!(rows("name") != rows("other"));
+    bench.fails(
+        "hooks tiny-lm-9",
+        &["tiny-lm-9", "tiny-lm-1, tiny-lm-2, tiny-lm-3"],
+    );
+}
+
 /// `inscape hooks MODEL | head -1`: a reader that has gone is no failure.
 #[test]
 fn a_closed_pipe_is_no_failure() {

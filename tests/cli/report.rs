@@ -34,19 +34,34 @@ fn the_page_holds_everything_and_needs_nothing() {
     for outside in ["<script", "src=", "@import", "url("] {
         assert!(!page.contains(outside), "the page has {outside}");
     }
-    // The embedded model that the store came from is found by itself.
-    let ran = bench.run("report sae --cards 3 --out ids.html");
-    assert!(!ran.err.contains("--model"), "{}", ran.err);
-    // With nothing to tell the model by, a note says how tokens get their text.
-    let bare = bench.run("report layers --out bare.html");
-    assert!(
-        bare.err.contains("note: ") && bare.err.contains("--model"),
-        "{}",
-        bare.err
-    );
-    assert_eq!(ran.code, Some(0));
-    let page = fs::read_to_string(bench.path("ids.html")).unwrap();
-    assert_eq!(check::faults(&page), Vec::<String>::new());
+}
+
+/// Tokens get their text from `--model`, or from the embedded model that a run was made with.
+#[test]
+fn tokens_are_ids_where_the_model_is_not_known() {
+    let bench = Bench::new();
+    // Not the embedded model, though its directory has that name.
+    fs::create_dir_all(bench.path("models/tiny-lm-1")).unwrap();
+    for part in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let from = format!("{ROOT}/examples/data/tiny-lm-2/{part}");
+        fs::copy(from, bench.path("models/tiny-lm-1").join(part)).unwrap();
+    }
+    for (model, known) in [(tiny(), true), ("models/tiny-lm-1".into(), false)] {
+        let dir = if known { "known" } else { "other" };
+        bench.ok(&format!(
+            "capture {model} --text {} --hooks {HOOK} --max-tokens 600 --out {dir}-acts",
+            sample()
+        ));
+        bench.ok(&format!(
+            "sae train {dir}-acts:{HOOK} --k 4 --width 64 --tokens 1280 --batch 64 --out {dir}"
+        ));
+        let ran = bench.run(&format!("report {dir} --cards 3 --out {dir}.html"));
+        let noted = ran.err.contains("note: without --model");
+        assert_eq!(noted, !known, "{}", ran.err);
+        succeeded(ran, dir);
+        let page = fs::read_to_string(bench.path(&format!("{dir}.html"))).unwrap();
+        assert_eq!(check::faults(&page), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -42,6 +42,10 @@ fn training_and_evaluation_print_their_results() {
         ce("ce_original") < ce("ce_spliced") && ce("ce_spliced") < ce("ce_zero"),
         "{spliced}"
     );
+    for more in ["--context 1 --text-tokens 9", "--context 9 --text-tokens 1"] {
+        let line = format!("sae eval sae acts --model {model} --text {text} {more}");
+        bench.fails(&line, &["one token", "no next token"]);
+    }
     let text = bench.ok(&line);
     assert!(
         text.contains("L0 ") && text.contains("cross-entropy "),

@@ -73,8 +73,12 @@ impl SplicedAccumulator {
     /// Adds a batch of rows of equal length, at least two tokens long.
     ///
     /// # Errors
-    /// The model has no such hook or no logits; the device failed.
+    /// Rows of one token; the model has no such hook or no logits; the device failed.
     pub async fn add(&mut self, model: &dyn Model, tokens: &Tokens) -> Result<(), Error> {
+        if tokens.dims()[1] < 2 {
+            let text = "a context of one token has no next token to predict";
+            return Err(Error::Config(text.into()));
+        }
         let original = log_probs(model, tokens, &self.original)?;
         let spliced = log_probs(model, tokens, &self.spliced)?;
         let zero = log_probs(model, tokens, &self.zero)?;
