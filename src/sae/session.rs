@@ -206,6 +206,7 @@ fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Opt
         return refuse(format!("holds another run: {what}"));
     }
     if dir.join(format::CONFIG).exists() {
+        remove_checkpoint(dir)?; // a kill may have come between the two
         return format::load(dir, device.tensor()).map(|(sae, _)| Some(sae));
     }
     Ok(None)
@@ -316,13 +317,8 @@ fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> 
         "inscape": { "version": info.inscape, "config": info.config, "source": info.source },
     });
     block_on(format::save(&sae, dir, metadata))?;
-    match fs::remove_file(dir.join(CHECKPOINT)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::Io {
-            path: dir.join(CHECKPOINT),
-            source: e,
-        }),
-        _ => Ok(sae),
-    }
+    remove_checkpoint(dir)?;
+    Ok(sae)
 }
 
 /// Measures an autoencoder over the rows of `source`. `seen` gets the rows done.
@@ -355,6 +351,17 @@ pub fn evaluate(
         seen(end);
     }
     Ok(all.finish())
+}
+
+/// Removes the checkpoint of a run that is complete, if it is still there.
+fn remove_checkpoint(dir: &Path) -> Result<(), Error> {
+    let path = dir.join(CHECKPOINT);
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::Io { path, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads `run.json` of a training directory.

@@ -169,7 +169,11 @@ fn a_complete_run_returns_at_once() {
     let out = dir.path().join("sae");
     let first = run(&out, false, |_| {}).unwrap();
     let log = fs::read(out.join(session::LOG)).unwrap();
+    // As a kill right after the weights were written would leave it.
+    let left = out.join("checkpoint.safetensors");
+    fs::write(&left, b"old").unwrap();
     let again = run(&out, true, |line| panic!("trained again: {line:?}")).unwrap();
+    assert!(!left.exists());
     assert_eq!(bits(first.w_enc), bits(again.w_enc));
     assert_eq!(bits(first.b_dec), bits(again.b_dec));
     assert!(fs::read(out.join(session::LOG)).unwrap() == log);
