@@ -11,7 +11,7 @@ fn main() {
 
 const TOKENS: u64 = 8192;
 
-#[divan::bench(args = ["blocks.*.hook_resid_post", "blocks.1.hook_resid_post"], max_time = 30, min_time = 2)]
+#[divan::bench(args = ["blocks.*.hook_resid_post", "blocks.1.hook_resid_post"], max_time = 10, min_time = 2)]
 fn tokens(bencher: Bencher<'_, '_>, hooks: &str) {
     let spec = std::env::var("INSCAPE_DEVICE").unwrap_or_else(|_| "cpu".into());
     let device = Device::open(&spec.parse().expect("INSCAPE_DEVICE names a device"))
