@@ -1,10 +1,12 @@
-//! WGSL kernels: the one kernel type, the launch, and the table of every shader.
+//! WGSL kernels: the one kernel type, the launch, and (in `table`) every shader.
 //!
 //! A `.wgsl` file is valid WGSL as it lies. It is specialised only by giving other values to lines
 //! of the form `const NAME: u32 = 1024u;`, and shares code only by having function-only files
 //! joined in front of it. Kernels run without bounds checks and with workgroup memory as it was
 //! left, so every index is guarded and every `var<workgroup>` initialised in the text. Storage is
 //! always declared `read_write`: small tensors share a buffer, which may be bound in one mode only.
+
+mod table;
 
 use std::sync::Arc;
 
@@ -15,6 +17,8 @@ use cubecl::prelude::{
 };
 use cubecl::server::{Handle, KernelArguments};
 use cubecl::{CubeKernel, PrecompiledSource};
+
+pub use table::*;
 
 /// The largest number of workgroups along one axis that WebGPU promises.
 pub const MAX_GROUPS: u64 = 65_535;
@@ -58,43 +62,6 @@ pub struct Shader {
     /// Threads per workgroup along x, y, z.
     pub workgroup: [u32; 3],
 }
-
-/// Every shader of this crate.
-pub static SHADERS: &[&Shader] = &[&TOPK];
-
-/// The kernel of [`ops::topk`](crate::ops::topk).
-pub static TOPK: Shader = Shader {
-    file: "sae/topk.wgsl",
-    text: include_str!("../shaders/sae/topk.wgsl"),
-    shared: &[],
-    constants: &[Constant {
-        name: "K_PAD",
-        allowed: &[16, 64, 256, 1024],
-    }],
-    bindings: &[
-        Binding {
-            name: "x",
-            element: "u32",
-            written: false,
-        },
-        Binding {
-            name: "sizes",
-            element: "u32",
-            written: false,
-        },
-        Binding {
-            name: "values",
-            element: "u32",
-            written: true,
-        },
-        Binding {
-            name: "indices",
-            element: "i32",
-            written: true,
-        },
-    ],
-    workgroup: [256, 1, 1],
-};
 
 impl Shader {
     /// The kernel with the given constants set.

@@ -2,6 +2,8 @@
 //! form for the CPU backend, and, where it exists, a WGSL kernel for wgpu.
 
 mod adam;
+mod cube;
+mod flex;
 mod sparse;
 mod topk;
 

@@ -16,6 +16,8 @@ use burn_cubecl::CubeBackend;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::flex::{dims, floats, indices, matrix, plain};
+
 /// `y[i] = Σ_j values[i, j] · w[indices[i, j]]`: sparse rows times a matrix.
 ///
 /// `values` and `indices` `[n, k]`, `w` `[d_sae, d]`, result `[n, d]`.
@@ -159,41 +161,6 @@ fn matmul_t<B: Backend>(
 
 impl SparseOps for CubeBackend {}
 
-fn floats(x: &FlexTensor) -> &[f32] {
-    x.as_slice::<f32>()
-        .unwrap_or_else(|| unreachable!("contiguous f32 tensors are slices"))
-}
-
-/// The indices in row-major order, each checked against `d_sae`.
-fn indices(op: &str, x: &FlexTensor, d_sae: usize) -> Vec<u32> {
-    let x = x.to_contiguous();
-    let fits = |i: i64| {
-        let fits = usize::try_from(i).is_ok_and(|i| i < d_sae);
-        assert!(fits, "{op}: index {i} of {d_sae} latents");
-        i as u32
-    };
-    match x.dtype() {
-        DType::I32 => {
-            let x = x.as_slice::<i32>().into_iter().flatten();
-            x.map(|&i| fits(i.into())).collect()
-        }
-        _ => {
-            let x = x.as_slice::<i64>().into_iter().flatten();
-            x.map(|&i| fits(i)).collect()
-        }
-    }
-}
-
-fn matrix(values: Vec<f32>, rows: usize, columns: usize) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, [rows, columns]))
-}
-
-/// The CPU forms take f32 values and i32 or i64 indices.
-fn plain(floats: &[&FlexTensor], ints: &FlexTensor) -> bool {
-    floats.iter().all(|x| x.dtype() == DType::F32)
-        && matches!(ints.dtype(), DType::I32 | DType::I64)
-}
-
 impl SparseOps for Flex {
     fn sparse_decode(values: FlexTensor, index: FlexTensor, w: FlexTensor) -> FlexTensor {
         let ([n, k], [d_sae, d]) = (dims(&values), dims(&w));
@@ -266,11 +233,6 @@ impl SparseOps for Flex {
         });
         matrix(r, d_sae, d)
     }
-}
-
-fn dims(x: &FlexTensor) -> [usize; 2] {
-    let shape = x.shape();
-    [shape[0], shape[1]]
 }
 
 fn row(w: &[f32], f: u32, d: usize) -> &[f32] {

@@ -14,6 +14,7 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::cube;
 use crate::wgsl;
 
 /// The largest k: the chosen ones of a row are sorted in workgroup memory.
@@ -264,29 +265,21 @@ fn column_of(rank: u64) -> usize {
 
 impl TopkOps for CubeBackend {
     fn topk(x: FloatTensor<Self>, k: usize) -> Pair<Self> {
-        if x.client.name() != wgsl::RUNTIME || x.dtype != DType::F32 {
-            return reference::<Self>(x, k);
+        match cube::takes_wgsl(&[&x]) {
+            true => topk_wgsl(into_contiguous(x), k),
+            false => reference::<Self>(x, k),
         }
-        topk_wgsl(into_contiguous(x), k)
     }
 }
 
 fn topk_wgsl(x: CubeTensor, k: usize) -> (CubeTensor, CubeTensor) {
-    let shape = x.shape();
-    let (rows, n) = (shape[0], shape[1]);
+    let [rows, n] = cube::dims(&x);
     assert!(
         rows * n <= u32::MAX as usize,
         "topk: x [{rows}, {n}] has over 2^32 elements"
     );
-    let sizes = x
-        .client
-        .create_from_slice(bytemuck::cast_slice(&[rows, n, k].map(|v| v as u32)));
-    let output = |dtype| {
-        let handle = x.client.empty(rows * k * size_of::<u32>());
-        let shape = Shape::new([rows, k]);
-        CubeTensor::new_contiguous(x.client.clone(), x.device.clone(), shape, handle, dtype)
-    };
-    let (values, columns) = (output(DType::F32), output(DType::I32));
+    let values = cube::output(&x, [rows, k], DType::F32);
+    let columns = cube::output(&x, [rows, k], DType::I32);
     let padded = [16, 64, 256]
         .into_iter()
         .find(|&p| k <= p as usize)
@@ -294,7 +287,7 @@ fn topk_wgsl(x: CubeTensor, k: usize) -> (CubeTensor, CubeTensor) {
     let kernel = wgsl::TOPK.kernel(&[("K_PAD", padded)]);
     let buffers = vec![
         x.handle.clone(),
-        sizes,
+        cube::sizes(&x, &[rows, n, k]),
         values.handle.clone(),
         columns.handle.clone(),
     ];
