@@ -43,8 +43,39 @@ pub(super) fn matrix(values: Vec<f32>, rows: usize, columns: usize) -> FlexTenso
     FlexTensor::from_data(TensorData::new(values, [rows, columns]))
 }
 
+pub(super) fn int_matrix(values: Vec<i32>, rows: usize, columns: usize) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, [rows, columns]))
+}
+
 /// The two sides of a matrix.
 pub(super) fn dims(x: &FlexTensor) -> [usize; 2] {
     let shape = x.shape();
     [shape[0], shape[1]]
+}
+
+pub(super) fn floats_1d(values: Vec<f32>) -> FlexTensor {
+    let n = values.len();
+    FlexTensor::from_data(TensorData::new(values, [n]))
+}
+
+pub(super) fn ints(values: Vec<i32>) -> FlexTensor {
+    let n = values.len();
+    FlexTensor::from_data(TensorData::new(values, [n]))
+}
+
+/// Row `i` of a row-major matrix of `d` columns.
+#[inline(always)]
+pub(super) fn row(x: &[f32], i: usize, d: usize) -> &[f32] {
+    &x[i * d..][..d]
+}
+
+/// The tensor in a buffer of its own size that may be written: itself where nothing else holds it.
+pub(super) fn owned(x: FlexTensor) -> FlexTensor {
+    let whole = x.is_contiguous()
+        && x.layout().start_offset() == 0
+        && x.storage::<f32>().len() == x.layout().num_elements();
+    match whole {
+        true => x,
+        false => x.to_contiguous(),
+    }
 }

@@ -15,6 +15,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::cube;
+use super::simd::wide;
 use crate::wgsl;
 
 /// The largest k: the chosen ones of a row are sorted in workgroup memory.
@@ -69,10 +70,7 @@ fn checked(
     run: impl FnOnce(FloatTensor<Dispatch>, usize) -> Pair<Dispatch>,
 ) -> (Tensor<2>, Tensor<2, Int>) {
     let [rows, n] = x.dims();
-    assert!(
-        1 <= k && k <= n && k <= K_MAX && n <= N_MAX,
-        "topk: k = {k} of x [{rows}, {n}]; needs 1 <= k <= n, k <= {K_MAX}, n <= {N_MAX}"
-    );
+    check_k("topk", k, [rows, n]);
     if rows == 0 {
         let indices = Tensor::from_data(TensorData::new(Vec::<i32>::new(), [0, k]), &x.device());
         return (x.narrow(1, 0, k), indices);
@@ -82,6 +80,13 @@ fn checked(
         Tensor::from_dispatch(values),
         Tensor::from_dispatch(indices),
     )
+}
+
+pub(super) fn check_k(op: &str, k: usize, [rows, n]: [usize; 2]) {
+    assert!(
+        1 <= k && k <= n && k <= K_MAX && n <= N_MAX,
+        "{op}: k = {k} of x [{rows}, {n}]; needs 1 <= k <= n, k <= {K_MAX}, n <= {N_MAX}"
+    );
 }
 
 /// The backends' side of [`topk`]: `x` `[rows, n]` with at least one row, and a k that fits.
@@ -183,14 +188,14 @@ fn topk_rows(x: &[f32], n: usize, k: usize) -> (Vec<f32>, Vec<i32>) {
     let (mut values, mut columns) = (vec![0.0; rows * k], vec![0; rows * k]);
     let outputs = values.par_chunks_mut(k).zip(columns.par_chunks_mut(k));
     outputs.zip(x.par_chunks(n)).for_each_init(
-        || Vec::with_capacity(capacity(k)),
+        || Best::new(k),
         |best, ((values, columns), row)| {
-            select_row(row, k, best);
-            for (slot, rank) in best.iter().enumerate() {
-                let column = column_of(*rank);
-                values[slot] = row[column];
-                columns[slot] = column as i32;
-            }
+            wide(|| best.offer(row, 0));
+            best.write(values, columns);
+            values
+                .iter_mut()
+                .zip(columns)
+                .for_each(|(v, c)| *v = row[*c as usize]); // the bits of NaN and −0
         },
     );
     (values, columns)
@@ -199,52 +204,80 @@ fn topk_rows(x: &[f32], n: usize, k: usize) -> (Vec<f32>, Vec<i32>) {
 /// Elements compared at once before any is looked at alone.
 const BLOCK: usize = 16;
 
-/// Leaves the k largest ranks of a row in `best`, falling.
+/// The k largest of the elements offered so far, rising columns first to last.
 ///
-/// `best` collects candidates; when it is full it is cut to its k largest, and from then on an
-/// element passes only if it is above the k-th. Columns rise, so an equal one comes too late.
-fn select_row(row: &[f32], k: usize, best: &mut Vec<u64>) {
-    best.clear();
-    let mut bar = f32::NAN; // nothing is at or below NaN: all pass until the first cut
-    let (blocks, rest) = row.as_chunks::<BLOCK>();
-    for (block, elements) in blocks.iter().enumerate() {
-        if none_above(elements, bar) {
-            continue;
+/// Candidates are collected; when there is no more room they are cut to the k largest, and from then
+/// on an element passes only if it is above the k-th. Columns rise, so an equal one comes too late.
+#[derive(Clone)]
+pub(super) struct Best {
+    k: usize,
+    ranks: Vec<u64>,
+    /// What an element must be above. Nothing is at or below NaN: all pass until the first cut.
+    bar: f32,
+}
+
+impl Best {
+    pub(super) fn new(k: usize) -> Self {
+        let ranks = Vec::with_capacity(2 * k + 2 * BLOCK);
+        Self {
+            k,
+            ranks,
+            bar: f32::NAN,
         }
-        if best.len() + BLOCK > capacity(k) {
-            bar = cut(best, k, row);
-        }
-        collect(elements, block * BLOCK, bar, best);
     }
-    collect(rest, row.len() - rest.len(), bar, best);
-    cut(best, k, row);
-    best.sort_unstable_by(|a, b| b.cmp(a));
+
+    /// Offers the elements of the columns from `first` on, which lie behind all those offered before.
+    #[inline(always)]
+    pub(super) fn offer(&mut self, elements: &[f32], first: usize) {
+        let (blocks, rest) = elements.as_chunks::<BLOCK>();
+        for (block, elements) in blocks.iter().enumerate() {
+            if !none_above(elements, self.bar) {
+                self.collect(elements, first + block * BLOCK);
+            }
+        }
+        self.collect(rest, first + elements.len() - rest.len());
+    }
+
+    fn collect(&mut self, elements: &[f32], first: usize) {
+        if self.ranks.len() + BLOCK > self.ranks.capacity() {
+            self.cut();
+        }
+        for (i, &v) in elements.iter().enumerate() {
+            let too_low = v <= self.bar; // false for NaN, which is above all
+            if !too_low {
+                self.ranks.push(rank(v, first + i));
+            }
+        }
+    }
+
+    /// Cuts the candidates to the k largest.
+    fn cut(&mut self) {
+        let kth = self
+            .ranks
+            .select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a))
+            .1;
+        self.bar = value_of(*kth);
+        self.ranks.truncate(self.k);
+    }
+
+    /// Writes the k largest, falling, and forgets all. NaN comes out as a NaN, −0 as 0.
+    ///
+    /// # Panics
+    /// If fewer than k were offered.
+    pub(super) fn write(&mut self, values: &mut [f32], columns: &mut [i32]) {
+        self.cut();
+        self.ranks.sort_unstable_by(|a, b| b.cmp(a));
+        for ((value, column), rank) in values.iter_mut().zip(columns).zip(self.ranks.drain(..)) {
+            (*value, *column) = (value_of(rank), column_of(rank) as i32);
+        }
+        self.bar = f32::NAN;
+    }
 }
 
 /// Written without a branch, so that it compiles to vector instructions.
+#[inline(always)]
 fn none_above(elements: &[f32; BLOCK], bar: f32) -> bool {
     elements.iter().fold(true, |below, &v| below & (v <= bar))
-}
-
-fn collect(elements: &[f32], start: usize, bar: f32, best: &mut Vec<u64>) {
-    for (i, &v) in elements.iter().enumerate() {
-        let too_low = v <= bar; // false for NaN, which is above all
-        if !too_low {
-            best.push(rank(v, start + i));
-        }
-    }
-}
-
-/// Cuts the candidates to the k largest and returns the value of the smallest of them.
-fn cut(best: &mut Vec<u64>, k: usize, row: &[f32]) -> f32 {
-    let (_, kth, _) = best.select_nth_unstable_by(k - 1, |a, b| b.cmp(a));
-    let bar = row[column_of(*kth)];
-    best.truncate(k);
-    bar
-}
-
-fn capacity(k: usize) -> usize {
-    2 * k + 2 * BLOCK
 }
 
 /// Orders as the result is ordered: value first (NaN on top, ±0 equal), then the lower column.
@@ -257,6 +290,16 @@ fn rank(v: f32, column: usize) -> u64 {
         _ => !bits,
     };
     u64::from(key) << 32 | u64::from(!(column as u32))
+}
+
+/// The value of a rank; of every NaN, one NaN.
+fn value_of(rank: u64) -> f32 {
+    let key = (rank >> 32) as u32;
+    f32::from_bits(if key >> 31 == 1 {
+        key ^ 0x8000_0000
+    } else {
+        !key
+    })
 }
 
 fn column_of(rank: u64) -> usize {
@@ -326,5 +369,8 @@ mod tests {
         assert!(ranks.is_sorted_by(|a, b| a > b));
         assert!(rank(-f32::NAN, 0) > rank(f32::NAN, 1) && rank(0.0, 1) < rank(-0.0, 0));
         assert!((0..5).all(|c| column_of(rank(-3.5, c)) == c));
+        assert!(
+            falling[1..].iter().all(|&v| value_of(rank(v, 7)) == v) && value_of(ranks[0]).is_nan()
+        );
     }
 }

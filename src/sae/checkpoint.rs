@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{self, Named, TensorReader, malformed};
 use super::session::RunInfo;
-use super::train::AllMoments;
+use super::train::{AllMoments, dead_latents};
 use super::{Error, TopK, Trainer};
 use crate::Device;
 use crate::capture::store::write_whole;
@@ -21,7 +21,8 @@ struct CheckpointInfo {
     step: u64,
     /// The bits of an f64: as a JSON number it might come back one unit in the last place off.
     scale_bits: u64,
-    any_dead: bool,
+    /// The dead latents that the auxiliary loss acts on.
+    dead: Vec<i64>,
 }
 
 /// Writes the state aside and renames it.
@@ -88,10 +89,14 @@ pub(super) async fn checkpoint(trainer: &Trainer, info: &RunInfo, dir: &Path) ->
             device::read(trainer.silent.clone()).await?,
         ),
     ];
+    let dead = match trainer.dead.clone() {
+        Some(dead) => device::read_int(dead).await?,
+        None => Vec::new(),
+    };
     let state = CheckpointInfo {
         step: trainer.step,
         scale_bits: trainer.scale.to_bits(),
-        any_dead: trainer.any_dead,
+        dead,
     };
     let state = serde_json::to_string(&state).expect("plain data serialises");
     write_whole(
@@ -134,12 +139,18 @@ pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Tr
         (reader.r1("m.b_enc", d_sae)?, reader.r1("v.b_enc", d_sae)?);
     (moments.b_dec.m, moments.b_dec.v) = (reader.r1("m.b_dec", d_in)?, reader.r1("v.b_dec", d_in)?);
     let silent: Tensor<1> = reader.r1("silent", d_sae)?;
+    if let Some(f) = state.dead.iter().find(|f| !(0..d_sae as i64).contains(*f)) {
+        return Err(malformed(path, format!("dead latent {f} of {d_sae}")));
+    }
     let scale = f64::from_bits(state.scale_bits);
     let trainer = Trainer::at(sae, info.config.clone(), scale, state.step);
     Ok(Trainer {
         moments,
         silent,
-        any_dead: state.any_dead,
+        dead: dead_latents(
+            state.dead.iter().map(|f| *f as i32).collect(),
+            device.tensor(),
+        ),
         ..trainer
     })
 }

@@ -32,6 +32,9 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Adam's settings.
     pub adam: Adam,
+    /// Latents that no row of a batch chose stay as they are in that step, moments included
+    /// ([`AdamRows::lazy`](crate::ops::AdamRows::lazy)): another optimiser, cheaper where few fire.
+    pub lazy_adam: bool,
 }
 
 impl TrainConfig {
@@ -54,6 +57,7 @@ impl TrainConfig {
             dead_after: (tokens / 8).clamp(1, 10_000_000),
             seed: 0,
             adam: Adam::default(),
+            lazy_adam: false,
         }
     }
 

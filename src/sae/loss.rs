@@ -1,65 +1,65 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 use super::{Latents, TopK, TrainConfig};
-use crate::ops;
+use crate::ops::{self, Encode, LatentSums};
 
-/// The gradient of the loss by every parameter.
+/// The gradient of the loss by every parameter. Those of the weights are the sums they are made of
+/// ([`ops::sparse_matmul_t`] works them out).
 #[derive(Clone, Debug)]
 pub struct Gradients {
     /// `[d_sae, d_in]`.
-    pub w_enc: Tensor<2>,
+    pub w_enc: LatentSums,
     /// `[d_sae]`.
     pub b_enc: Tensor<1>,
     /// `[d_sae, d_in]`.
-    pub w_dec: Tensor<2>,
+    pub w_dec: LatentSums,
     /// `[d_in]`.
     pub b_dec: Tensor<1>,
 }
+
 /// Loss and gradients of one batch, written out (Gao et al. 2024, section 2 and A.2):
 /// `‖x − x̂‖² / Var + α · ‖e − ê‖² / Var(e)`, where `e = x − x̂` is held constant in the
 /// auxiliary term and `ê` decodes the `k_aux` largest *dead* latents, without `b_dec`.
 ///
-/// Both terms reach the encoder. `dead` is 1 at dead latents. Returns gradients, latents and
-/// (loss, FVU).
+/// Both terms reach the encoder. `dead` `[m]` are the dead latents, if there are any. Returns
+/// gradients, latents and (loss, FVU).
+///
+/// Cost: one dense product `[n, d_in] · [d_in, d_sae]` (and one over the dead latents), and sparse
+/// products over the active ones. Holds four matrices `[n, d_in]`, `n k` entries and what
+/// [`ops::encode_topk`] holds; no `[n, d_sae]` and no `[d_sae, d_in]`.
 pub fn backward(
     sae: &TopK,
     x: Tensor<2>,
-    dead: Option<Tensor<1>>,
+    dead: Option<Tensor<1, Int>>,
     config: &TrainConfig,
 ) -> (Gradients, Latents, (Tensor<1>, Tensor<1>)) {
-    let centred = x.clone() - sae.b_dec.clone().unsqueeze();
-    let z = centred.clone().matmul(sae.w_enc.clone().transpose()) + sae.b_enc.clone().unsqueeze();
-    let aux_z = dead.map(|d| {
-        z.clone().mask_fill(
-            d.equal_elem(0.0).unsqueeze::<2>().expand(z.dims()),
-            f64::NEG_INFINITY,
-        )
-    });
-    let latents = select(z, sae.k);
-    let error = x.clone() - sae.decode(&latents);
-    let variance = squared_deviation(x);
+    let variance = squared_deviation(x.clone());
+    let centred = x - sae.b_dec.clone().unsqueeze();
+    let latents = encode(sae, &centred);
+    let error = centred.clone() - decode(sae, &latents);
     let fvu = total(error.clone().square()) / variance.clone();
     let signal = error.clone() * (variance.recip() * -2.0).unsqueeze::<2>();
-    let mut grads = through(sae, &latents, &signal, &centred);
-    grads.b_dec = grads.b_dec + signal.sum_dim(0).squeeze_dim(0);
+    let b_dec = signal.clone().sum_dim(0).squeeze_dim(0);
+    let mut terms = vec![Term::new(sae, latents.clone(), signal)];
     let mut loss = fvu.clone();
-    if let Some(z) = aux_z {
-        let (aux_loss, aux) = auxiliary(sae, z, error, &centred, config);
+    if let Some(dead) = dead {
+        let (aux_loss, term) = auxiliary(sae, dead, error, &centred, config);
         loss = loss + aux_loss;
-        grads.w_enc = grads.w_enc + aux.w_enc;
-        grads.b_enc = grads.b_enc + aux.b_enc;
-        grads.w_dec = grads.w_dec + aux.w_dec;
-        grads.b_dec = grads.b_dec + aux.b_dec;
+        terms.push(term);
     }
-    (grads, latents, (loss, fvu))
+    (gradients(sae, terms, centred, b_dec), latents, (loss, fvu))
 }
 
-fn select(z: Tensor<2>, k: usize) -> Latents {
-    let (values, indices) = ops::topk(z, k);
-    Latents {
-        values: values.clamp_min(0.0),
-        indices,
-    }
+fn encode(sae: &TopK, centred: &Tensor<2>) -> Latents {
+    let (w_enc, b_enc) = (sae.w_enc.clone(), sae.b_enc.clone());
+    let (values, indices) = ops::encode_topk(centred.clone(), w_enc, b_enc, &Encode::new(sae.k));
+    Latents { values, indices }
+}
+
+/// `Σ values · W_dec[index]`, without `b_dec`.
+fn decode(sae: &TopK, latents: &Latents) -> Tensor<2> {
+    let (values, indices) = (latents.values.clone(), latents.indices.clone());
+    ops::sparse_decode(values, indices, sae.w_dec.clone(), None)
 }
 
 /// `Σ‖x − x̄‖²`, at least a tiny positive number.
@@ -74,53 +74,85 @@ pub(super) fn total(x: Tensor<2>) -> Tensor<1> {
     x.sum_dim(1).sum()
 }
 
-/// Gradients of what a signal `g = ∂loss/∂(Σ values · W_dec)` `[n, d_in]` reaches through the
-/// active latents. The part of `b_dec` that comes through the encoder is included.
-fn through(sae: &TopK, latents: &Latents, g: &Tensor<2>, centred: &Tensor<2>) -> Gradients {
-    let (values, indices) = (latents.values.clone(), latents.indices.clone());
-    let d_sae = sae.d_sae();
-    let w_dec = ops::sparse_matmul_t(values.clone(), indices.clone(), g.clone(), d_sae);
-    let on = values.sign(); // 1 where active: values are at least 0
-    let dz = ops::sparse_dot(g.clone(), sae.w_dec.clone(), indices.clone()) * on;
-    let w_enc = ops::sparse_matmul_t(dz.clone(), indices.clone(), centred.clone(), d_sae);
-    let [n, k] = dz.dims();
-    let zeros = sae.b_enc.zeros_like();
-    let b_enc = zeros.scatter(
-        0,
-        indices.reshape([n * k]),
-        dz.reshape([n * k]),
-        burn::tensor::IndexingUpdateOp::Add,
+/// One term of the loss, by the latents that it reaches.
+struct Term {
+    latents: Latents,
+    /// By the pre-activations of the latents, `[n, k]`: 0 where a latent is not active.
+    dz: Tensor<2>,
+    /// By `Σ values · W_dec`, `[n, d_in]`.
+    signal: Tensor<2>,
+}
+
+impl Term {
+    fn new(sae: &TopK, latents: Latents, signal: Tensor<2>) -> Self {
+        let dz = ops::sparse_dot(signal.clone(), sae.w_dec.clone(), latents.indices.clone());
+        let on = latents.values.clone().sign(); // 1 where active: values are at least 0
+        Self {
+            dz: dz * on,
+            latents,
+            signal,
+        }
+    }
+}
+
+/// Puts the terms together: the entries of all of them, grouped by latent. The rows of the second
+/// term are counted on from those of the first. `b_dec` is its gradient without the encoder's part.
+fn gradients(sae: &TopK, terms: Vec<Term>, centred: Tensor<2>, b_dec: Tensor<1>) -> Gradients {
+    let (n, d_sae, device) = (centred.dims()[0], sae.d_sae(), centred.device());
+    let flat = |x: &Tensor<2>| x.clone().flatten::<1>(0, 1);
+    let all = |part: fn(&Term) -> &Tensor<2>| {
+        Tensor::cat(terms.iter().map(|t| flat(part(t))).collect(), 0)
+    };
+    let (values, dz) = (all(|t| &t.latents.values), all(|t| &t.dz));
+    let indices = terms
+        .iter()
+        .map(|t| t.latents.indices.clone().flatten::<1>(0, 1))
+        .collect();
+    let rows = (0..)
+        .zip(&terms)
+        .map(|(i, t)| ops::rows_of_entries(i * n, t.dz.dims(), &device));
+    let groups = ops::by_latent(
+        Tensor::cat(indices, 0),
+        Tensor::cat(rows.collect(), 0),
+        d_sae,
     );
-    let b_dec = b_enc
-        .clone()
-        .unsqueeze::<2>()
-        .matmul(sae.w_enc.clone())
-        .squeeze_dim(0)
-        .neg();
+
+    let ones = Tensor::ones([terms.len() * n, 1], (&device, centred.dtype()));
+    let b_enc = ops::sparse_matmul_t(&LatentSums::new(dz.clone(), &groups, ones)).squeeze_dim(1);
+    let through_encoder = (b_enc.clone().unsqueeze::<2>()).matmul(sae.w_enc.clone());
+    let signals = Tensor::cat(terms.into_iter().map(|t| t.signal).collect(), 0);
+    let w_dec = LatentSums::new(values, &groups, signals);
+    let mut w_enc = LatentSums::new(dz, &groups, centred);
+    w_enc.rows = w_enc.rows.remainder_scalar(n as i64);
     Gradients {
         w_enc,
         b_enc,
         w_dec,
-        b_dec,
+        b_dec: b_dec - through_encoder.squeeze_dim(0),
     }
 }
 
+/// The auxiliary loss and what it reaches. The dead latents are encoded on their own.
 fn auxiliary(
     sae: &TopK,
-    z: Tensor<2>,
+    dead: Tensor<1, Int>,
     error: Tensor<2>,
     centred: &Tensor<2>,
     config: &TrainConfig,
-) -> (Tensor<1>, Gradients) {
-    let latents = select(z, config.k_aux);
-    let guess = ops::sparse_decode(
-        latents.values.clone(),
-        latents.indices.clone(),
-        sae.w_dec.clone(),
+) -> (Tensor<1>, Term) {
+    let (w, b) = (
+        sae.w_enc.clone().select(0, dead.clone()),
+        sae.b_enc.clone().select(0, dead.clone()),
     );
+    let encode = Encode::new(config.k_aux.min(dead.dims()[0]));
+    let (values, among_dead) = ops::encode_topk(centred.clone(), w, b, &encode);
+    let indices = dead
+        .gather(0, among_dead.clone().flatten(0, 1))
+        .reshape(among_dead.dims());
+    let latents = Latents { values, indices };
     let variance = squared_deviation(error.clone());
-    let miss = guess - error;
+    let miss = decode(sae, &latents) - error;
     let loss = total(miss.clone().square()) / variance.clone() * config.aux_alpha;
     let signal = miss * (variance.recip() * (2.0 * config.aux_alpha)).unsqueeze::<2>();
-    (loss, through(sae, &latents, &signal, centred))
+    (loss, Term::new(sae, latents, signal))
 }

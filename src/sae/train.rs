@@ -1,11 +1,10 @@
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::arch::unit_rows;
-use super::loss::{Gradients, backward, total};
+use super::loss::{Gradients, backward};
 use super::{Error, Latents, TopK, TrainConfig, init};
 use crate::device;
-use crate::ops::{Moments, clip_scale};
+use crate::ops::{AdamRows, Moments, adam_rows, clip_scale, grad_squares, take};
 
 /// What one step did. Reading it back from a GPU waits for the step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,7 +33,8 @@ pub struct Trainer {
     pub(super) moments: AllMoments,
     /// Activations since each latent last fired `[d_sae]`.
     pub(super) silent: Tensor<1>,
-    pub(super) any_dead: bool,
+    /// The latents that were dead when last looked at, if any.
+    pub(super) dead: Option<Tensor<1, Int>>,
     /// Loss, FVU and L0 of the last step, still on the device.
     pub(super) last: Option<(Tensor<1>, Tensor<1>, Tensor<1>)>,
 }
@@ -59,7 +59,7 @@ impl AllMoments {
     }
 }
 
-/// How often the dead are counted to decide whether the auxiliary loss runs.
+/// Every so many steps the dead latents are read back; the auxiliary loss acts on them until then.
 const DEAD_EVERY: u64 = 16;
 
 impl Trainer {
@@ -100,7 +100,7 @@ impl Trainer {
             step,
             moments,
             silent,
-            any_dead: false,
+            dead: None,
             last: None,
         }
     }
@@ -122,14 +122,17 @@ impl Trainer {
 
     /// One step on `x` `[batch, d_in]`: forward, backward, projection, clipping, Adam,
     /// renormalisation, dead-latent bookkeeping. Nothing is read back except, every 16 steps,
-    /// whether there are dead latents.
+    /// which latents are dead.
     ///
-    /// Cost: one dense product (two while there are dead latents), sparse products over the k
-    /// active latents, and about a dozen passes over the parameters. Holds `[batch, d_sae]`
-    /// once (twice while there are dead latents).
+    /// Cost: one dense product (and one over the dead latents), sparse products over the active
+    /// latents, and two passes over the weights, one of them over the moments too. Holds what
+    /// [`backward`] holds; weights and moments change in place.
     ///
     /// # Errors
     /// The device failed.
+    ///
+    /// # Panics
+    /// If `x` does not have `d_in` columns.
     pub async fn step(&mut self, x: Tensor<2>) -> Result<(), Error> {
         let [batch, d_in] = x.dims();
         assert!(
@@ -138,14 +141,14 @@ impl Trainer {
             self.sae.d_in()
         );
         self.step += 1;
-        let dead = self.any_dead.then(|| self.dead());
+        let dead = self.dead.clone();
         let (grads, latents, losses) = backward(&self.sae, x * self.scale, dead, &self.config);
         self.update(grads);
         self.silent = silent_after(self.silent.clone(), &latents, batch);
         let active = latents.values.greater_elem(0.0).float().sum() / batch as f64;
         self.last = Some((losses.0, losses.1, active));
         if self.step.is_multiple_of(DEAD_EVERY) {
-            self.any_dead = self.dead_share().await? > 0.0;
+            self.look_for_dead().await?;
         }
         Ok(())
     }
@@ -175,67 +178,57 @@ impl Trainer {
         })
     }
 
-    /// 1 where a latent is dead, `[d_sae]`.
-    fn dead(&self) -> Tensor<1> {
-        self.silent
-            .clone()
-            .greater_equal_elem(self.config.dead_after as f64)
-            .float()
+    async fn look_for_dead(&mut self) -> Result<(), Error> {
+        let silent: Vec<f32> = device::read(self.silent.clone()).await?;
+        let dead_after = self.config.dead_after as f32;
+        let dead = (0..)
+            .zip(&silent)
+            .filter(|(_, s)| **s >= dead_after)
+            .map(|(f, _)| f);
+        self.dead = dead_latents(dead.collect(), &self.silent.device());
+        Ok(())
     }
 
     async fn dead_share(&self) -> Result<f64, Error> {
-        let share: Vec<f64> = device::read(self.dead().mean()).await?;
+        let dead = self
+            .silent
+            .clone()
+            .greater_equal_elem(self.config.dead_after as f64);
+        let share: Vec<f64> = device::read(dead.float().mean()).await?;
         Ok(share[0])
     }
 
-    fn update(&mut self, mut grads: Gradients) {
-        grads.w_dec = project(grads.w_dec, &self.sae.w_dec);
+    fn update(&mut self, grads: Gradients) {
+        let (sae, moments) = (&mut self.sae, &mut self.moments);
         let squares = vec![
-            total(grads.w_enc.clone().square()),
+            grad_squares(&grads.w_enc, None).sum(),
             grads.b_enc.clone().square().sum(),
-            total(grads.w_dec.clone().square()),
+            grad_squares(&grads.w_dec, Some(&sae.w_dec)).sum(),
             grads.b_dec.clone().square().sum(),
         ];
         let scale = clip_scale(squares, self.config.clip);
         let (adam, t, lr) = (self.config.adam, self.step, self.config.lr_at(self.step));
-        let (sae, moments) = (&mut self.sae, &mut self.moments);
-        let wide = scale.clone().unsqueeze::<2>();
-        sae.w_enc = adam.step(
+        let enc = AdamRows {
+            adam,
             t,
             lr,
-            sae.w_enc.clone(),
-            grads.w_enc * wide.clone(),
-            &mut moments.w_enc,
-        );
-        sae.b_enc = adam.step(
-            t,
-            lr,
-            sae.b_enc.clone(),
-            grads.b_enc * scale.clone(),
-            &mut moments.b_enc,
-        );
-        sae.w_dec = unit_rows(adam.step(
-            t,
-            lr,
-            sae.w_dec.clone(),
-            grads.w_dec * wide,
-            &mut moments.w_dec,
-        ));
-        sae.b_dec = adam.step(
-            t,
-            lr,
-            sae.b_dec.clone(),
-            grads.b_dec * scale,
-            &mut moments.b_dec,
-        );
+            unit: false,
+            lazy: self.config.lazy_adam,
+        };
+        let dec = AdamRows { unit: true, ..enc };
+        let (w_enc, w_dec) = (take(&mut sae.w_enc), take(&mut sae.w_dec));
+        sae.w_enc = adam_rows(w_enc, &mut moments.w_enc, &grads.w_enc, scale.clone(), &enc);
+        sae.w_dec = adam_rows(w_dec, &mut moments.w_dec, &grads.w_dec, scale.clone(), &dec);
+        let (b_enc, b_dec) = (grads.b_enc * scale.clone(), grads.b_dec * scale);
+        sae.b_enc = adam.step(t, lr, sae.b_enc.clone(), b_enc, &mut moments.b_enc);
+        sae.b_dec = adam.step(t, lr, sae.b_dec.clone(), b_dec, &mut moments.b_dec);
     }
 }
 
-/// The part of each row of `grad` that is orthogonal to that (unit) row of `w`: what keeps
-/// Adam from spending its step on a length that is normalised away (Bricken et al. 2023).
-fn project(grad: Tensor<2>, w: &Tensor<2>) -> Tensor<2> {
-    let along = (grad.clone() * w.clone()).sum_dim(1);
-    grad - w.clone() * along
+/// A list of dead latents, unless it is empty.
+pub(super) fn dead_latents(dead: Vec<i32>, device: &Device) -> Option<Tensor<1, Int>> {
+    let m = dead.len();
+    (m > 0).then(|| Tensor::from_data(TensorData::new(dead, [m]), (device, DType::I32)))
 }
 
 fn silent_after(silent: Tensor<1>, latents: &Latents, batch: usize) -> Tensor<1> {
@@ -276,16 +269,6 @@ mod tests {
     }
 
     #[test]
-    fn the_projected_gradient_is_orthogonal() {
-        let (w, grad) = (unit_rows(random(40, 24, 1)), random(40, 24, 2));
-        let along = |g: Tensor<2>| numbers((g * w.clone()).sum_dim(1));
-        let left = along(project(grad.clone(), &w));
-        let tolerance = 24.0 * f32::EPSILON;
-        assert!(left.iter().all(|a| a.abs() <= tolerance), "{left:?}");
-        assert!(along(grad).iter().any(|a| a.abs() > 0.1));
-    }
-
-    #[test]
     fn a_zero_activation_does_not_count_as_firing() {
         let device = Device::flex();
         let latents = Latents {
@@ -314,11 +297,12 @@ mod tests {
             let pushed: Vec<f32> = (0..64).map(|f| if f < 8 { -1.5 } else { 0.0 }).collect();
             trainer.sae.b_enc = Tensor::from_data(TensorData::new(pushed, [64]), &Device::flex());
             trainer.silent = trainer.sae.b_enc.clone() * -1e9;
-            trainer.any_dead = true;
-            assert_eq!(numbers(trainer.dead()).iter().sum::<f32>(), 8.0);
+            device::block_on(trainer.look_for_dead()).unwrap();
+            assert_eq!(trainer.dead.as_ref().unwrap().dims(), [8]);
             let before = trainer.sae.clone();
             device::block_on(trainer.step(x.clone())).unwrap();
-            let still_dead = numbers(trainer.dead());
+            let silent = numbers(trainer.silent.clone());
+            let still_dead = |f: usize| silent[f] >= trainer.config.dead_after as f32;
             let moved = |a: Tensor<2>, b: Tensor<2>| numbers((a - b).abs().sum_dim(1));
             let encoder = moved(before.w_enc, trainer.sae.w_enc.clone());
             let bias = moved(
@@ -326,7 +310,7 @@ mod tests {
                 trainer.sae.b_enc.clone().unsqueeze_dim(1),
             );
             (0..8)
-                .filter(|&f| still_dead[f] == 1.0)
+                .filter(|&f| still_dead(f))
                 .map(|f| (encoder[f] > 0.0, bias[f] > 0.0))
                 .collect::<Vec<_>>()
         };

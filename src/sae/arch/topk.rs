@@ -1,4 +1,4 @@
-use burn::tensor::{Int, Tensor, activation::relu};
+use burn::tensor::{Int, Tensor};
 
 use crate::ops;
 
@@ -41,32 +41,27 @@ impl TopK {
         self.w_dec.dims()[0]
     }
 
-    /// `(x − b_dec) W_enc + b_enc`: `x` `[n, d_in]` to `[n, d_sae]`.
-    pub fn pre_activations(&self, x: Tensor<2>) -> Tensor<2> {
-        let centred = x - self.b_dec.clone().unsqueeze();
-        centred.matmul(self.w_enc.clone().transpose()) + self.b_enc.clone().unsqueeze()
-    }
-
-    /// The k largest pre-activations of each row, ReLU'd.
+    /// The k largest pre-activations of each row of `x` `[n, d_in]`, ReLU'd.
     ///
-    /// Cost: one dense product `[n, d_in] · [d_in, d_sae]`, one scan of its result, which is
-    /// held.
+    /// Cost: that of [`ops::encode_topk`]; the pre-activations are never held whole.
     pub fn encode(&self, x: Tensor<2>) -> Latents {
-        let (values, indices) = ops::topk(self.pre_activations(x), self.k);
-        Latents {
-            values: relu(values),
-            indices,
-        }
+        let encode = ops::Encode {
+            b_dec: Some(self.b_dec.clone()),
+            ..ops::Encode::new(self.k)
+        };
+        let (values, indices) =
+            ops::encode_topk(x, self.w_enc.clone(), self.b_enc.clone(), &encode);
+        Latents { values, indices }
     }
 
     /// `Σ values · W_dec[index] + b_dec`: `[n, d_in]`.
     pub fn decode(&self, latents: &Latents) -> Tensor<2> {
-        let y = ops::sparse_decode(
+        ops::sparse_decode(
             latents.values.clone(),
             latents.indices.clone(),
             self.w_dec.clone(),
-        );
-        y + self.b_dec.clone().unsqueeze()
+            Some(self.b_dec.clone()),
+        )
     }
 
     /// The reconstruction of `x` `[n, d_in]`.

@@ -1,0 +1,562 @@
+//! Adam: on any tensor, and fused for weights with one row a latent.
+
+use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
+use burn::backend::{
+    Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension, get_or_init_device_settings,
+};
+use burn::tensor::{Slice, Tensor, TensorData};
+use burn_cubecl::CubeBackend;
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::LatentSums;
+use super::flex::{all_f32, floats, floats_1d, owned, row};
+use super::simd::{dot, wide};
+use super::sparse_matmul_t::{HostSums, SparseMatmulTOps};
+
+/// Adam with decoupled weight decay (Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019).
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Adam {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled decay, times the learning rate.
+    pub weight_decay: f64,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+        }
+    }
+}
+
+/// The running moments of one parameter.
+#[derive(Clone, Debug)]
+pub struct Moments<const D: usize> {
+    /// Mean of the gradient.
+    pub m: Tensor<D>,
+    /// Mean of its square.
+    pub v: Tensor<D>,
+}
+
+impl<const D: usize> Moments<D> {
+    /// Zeros in the shape of `param`.
+    pub fn zeros(param: &Tensor<D>) -> Self {
+        Self {
+            m: param.zeros_like(),
+            v: param.zeros_like(),
+        }
+    }
+}
+
+impl Adam {
+    /// The parameter after step `t` (the first is 1) at learning rate `lr`.
+    ///
+    /// Elementwise over tensors of one shape; about a dozen passes over the parameter. For the
+    /// weights of an autoencoder see [`adam_rows`].
+    pub fn step<const D: usize>(
+        &self,
+        t: u64,
+        lr: f64,
+        param: Tensor<D>,
+        grad: Tensor<D>,
+        moments: &mut Moments<D>,
+    ) -> Tensor<D> {
+        let (b1, b2) = (self.beta1, self.beta2);
+        moments.m = moments.m.clone() * b1 + grad.clone() * (1.0 - b1);
+        moments.v = moments.v.clone() * b2 + grad.clone() * grad * (1.0 - b2);
+        let (c1, c2) = self.corrections(t);
+        let denominator = (moments.v.clone() / c2).sqrt() + self.eps;
+        param * (1.0 - lr * self.weight_decay) - moments.m.clone() * (lr / c1) / denominator
+    }
+
+    /// What the moments are divided by after `t` steps: `1 - β₁ᵗ` and `1 - β₂ᵗ`.
+    fn corrections(&self, t: u64) -> (f64, f64) {
+        let power = t.min(i32::MAX as u64) as i32;
+        (1.0 - self.beta1.powi(power), 1.0 - self.beta2.powi(power))
+    }
+}
+
+/// `min(1, max_norm / ‖g‖)` over the gradients whose squared norms are `squares` (each `[1]`):
+/// what to multiply every gradient by so that their joint norm is at most `max_norm`. Stays on
+/// the device.
+pub fn clip_scale(squares: Vec<Tensor<1>>, max_norm: f64) -> Tensor<1> {
+    let norm = Tensor::cat(squares, 0).sum().sqrt();
+    (norm + 1e-6).recip().mul_scalar(max_norm).clamp_max(1.0)
+}
+
+/// One step of [`adam_rows`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamRows {
+    /// The optimiser.
+    pub adam: Adam,
+    /// Which step this is, the first being 1.
+    pub t: u64,
+    /// The learning rate.
+    pub lr: f64,
+    /// Rows are directions: of each row's gradient only the part orthogonal to the row counts, and
+    /// after the step the row is scaled back to length 1 (Bricken et al. 2023).
+    pub unit: bool,
+    /// Rows without an entry in this batch are left alone, moments and weight decay included, as
+    /// PyTorch's `SparseAdam` leaves them. It is another optimiser, not a faster form of the same:
+    /// Adam moves a row on by the moments of earlier batches.
+    pub lazy: bool,
+}
+
+/// The squared length of each row of a gradient, for clipping: `[d_sae]`.
+///
+/// `directions` `[d_sae, d]`, if given, are unit rows; what lies along them does not count, as in
+/// [`AdamRows::unit`]. Cost: as [`sparse_matmul_t`](super::sparse_matmul_t), and a pass over the
+/// directions; on the CPU one row a thread is held, never the gradient.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn grad_squares(grad: &LatentSums, directions: Option<&Tensor<2>>) -> Tensor<1> {
+    let unit = directions.is_some();
+    let w = directions
+        .cloned()
+        .unwrap_or_else(|| Tensor::zeros([1, 1], &grad.g.device()));
+    assert!(
+        !unit || w.dims() == grad.dims(),
+        "grad_squares: directions {:?} of a gradient {:?}",
+        w.dims(),
+        grad.dims()
+    );
+    let squares = <Dispatch as AdamRowsOps>::grad_squares(
+        w.into_dispatch(),
+        grad.starts.clone().into_dispatch(),
+        grad.rows.clone().into_dispatch(),
+        grad.values.clone().into_dispatch(),
+        grad.g.clone().into_dispatch(),
+        unit,
+    );
+    Tensor::from_dispatch(squares)
+}
+
+/// One step of Adam on a weight `[d_sae, d]` whose gradient is `scale · grad`.
+///
+/// In one pass over weight and moments: the gradient's row is summed up from its entries, projected
+/// and scaled, the moments and the row are moved, the row is brought back to unit length. `scale`
+/// `[1]` is usually [`clip_scale`]'s. Rows without an entry have gradient 0, and still move, as
+/// Adam's definition has it (but see [`AdamRows::lazy`]).
+///
+/// Cost: e·d multiply-adds for the e entries, and three reads and three writes of the parameters;
+/// weight and moments are changed in place where nothing else holds them. On the CPU it holds one
+/// row a thread, on wgpu nothing. The reference (other floats, runtimes without WGSL) is a dozen
+/// passes over dense gradients.
+///
+/// # Panics
+/// If the shapes do not fit.
+///
+/// Source: Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2.
+///
+/// ```
+/// use burn::tensor::Tensor;
+/// use inscape::{Device, ops::{Adam, AdamRows, LatentSums, Moments, adam_rows}};
+/// let cpu = Device::cpu();
+/// let w = Tensor::<2>::from_data([[1.0, 0.0], [0.0, 1.0]], cpu.tensor());
+/// let mut moments = Moments::zeros(&w);
+/// let grad = LatentSums::of_matrix(Tensor::from_data([[5.0, -1.0], [0.0, 0.0]], cpu.tensor()));
+/// let step = AdamRows { adam: Adam::default(), t: 1, lr: 0.1, unit: true, lazy: false };
+/// let w = adam_rows(w, &mut moments, &grad, Tensor::ones([1], cpu.tensor()), &step);
+/// let w = w.into_data().try_to_vec::<f32>().unwrap();
+/// assert!((w[1] - 0.1 / 1.01f32.sqrt()).abs() < 1e-6); // (1, 0.1), scaled to length 1
+/// assert_eq!(w[2..], [0.0, 1.0]);
+/// ```
+pub fn adam_rows(
+    w: Tensor<2>,
+    moments: &mut Moments<2>,
+    grad: &LatentSums,
+    scale: Tensor<1>,
+    step: &AdamRows,
+) -> Tensor<2> {
+    let dims = grad.dims();
+    assert!(
+        w.dims() == dims && moments.m.dims() == dims && moments.v.dims() == dims,
+        "adam_rows: w {:?}, moments {:?}, gradient {dims:?}",
+        w.dims(),
+        moments.m.dims()
+    );
+    let settings = Tensor::cat(vec![step.settings(dims, &w.device()), scale], 0);
+    let (m, v) = (take(&mut moments.m), take(&mut moments.v));
+    let (w, m, v) = <Dispatch as AdamRowsOps>::adam_rows(
+        w.into_dispatch(),
+        m.into_dispatch(),
+        v.into_dispatch(),
+        grad.starts.clone().into_dispatch(),
+        grad.rows.clone().into_dispatch(),
+        grad.values.clone().into_dispatch(),
+        grad.g.clone().into_dispatch(),
+        settings.into_dispatch(),
+        step.unit,
+        step.lazy,
+    );
+    (moments.m, moments.v) = (Tensor::from_dispatch(m), Tensor::from_dispatch(v));
+    Tensor::from_dispatch(w)
+}
+
+/// Takes a tensor out of its place, so that what is done to it may be done in place.
+pub(crate) fn take(x: &mut Tensor<2>) -> Tensor<2> {
+    let empty = Tensor::zeros([0, 0], &x.device());
+    std::mem::replace(x, empty)
+}
+
+/// A row is never divided by less, so that one of zeros stays one.
+const SHORTEST: f32 = 1e-12;
+
+/// Places in the settings that the backends get, `[SETTINGS]` f32.
+mod at {
+    pub(super) const BETA1: usize = 0;
+    pub(super) const NEW1: usize = 1;
+    pub(super) const BETA2: usize = 2;
+    pub(super) const NEW2: usize = 3;
+    pub(super) const RATE: usize = 4;
+    pub(super) const CORRECT2: usize = 5;
+    pub(super) const EPS: usize = 6;
+    pub(super) const KEEP: usize = 7;
+    /// 8 and 9 are `d_sae` and `d`, which the kernel reads.
+    pub(super) const SCALE: usize = 10;
+}
+
+impl AdamRows {
+    /// All settings but the scale, which follows them. `d_sae` and `d` are below 2²⁴: exact.
+    fn settings(&self, [d_sae, d]: [usize; 2], device: &burn::tensor::Device) -> Tensor<1> {
+        let Adam {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+        } = self.adam;
+        let (c1, c2) = self.adam.corrections(self.t);
+        let settings: [f64; at::SCALE] = [
+            beta1,
+            1.0 - beta1,
+            beta2,
+            1.0 - beta2,
+            self.lr / c1,
+            1.0 / c2,
+            eps,
+            1.0 - self.lr * weight_decay,
+            d_sae as f64,
+            d as f64,
+        ];
+        Tensor::from_data(TensorData::from(settings.map(|s| s as f32)), device)
+    }
+}
+
+/// The backends' side of [`adam_rows`] and [`grad_squares`].
+#[backend_extension(Flex, Cube)]
+pub trait AdamRowsOps: SparseMatmulTOps {
+    /// See [`grad_squares`]; `w` counts only if `unit`.
+    fn grad_squares(
+        w: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        rows: IntTensor<Self>,
+        values: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        unit: bool,
+    ) -> FloatTensor<Self> {
+        squares_reference::<Self>(w, [starts, rows], [values, g], unit)
+    }
+
+    /// Weight and moments after the step; `settings` end with the scale.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the bindings of the kernel, in order"
+    )]
+    fn adam_rows(
+        w: FloatTensor<Self>,
+        m: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        rows: IntTensor<Self>,
+        values: FloatTensor<Self>,
+        g: FloatTensor<Self>,
+        settings: FloatTensor<Self>,
+        unit: bool,
+        lazy: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        rows_reference::<Self>(
+            [w, m, v],
+            [starts, rows],
+            [values, g],
+            settings,
+            [unit, lazy],
+        )
+    }
+}
+
+type Floats<B, const N: usize> = [FloatTensor<B>; N];
+
+fn squares_reference<B: SparseMatmulTOps>(
+    w: FloatTensor<B>,
+    [starts, rows]: [IntTensor<B>; 2],
+    [values, g]: Floats<B, 2>,
+    unit: bool,
+) -> FloatTensor<B> {
+    let grad = B::sparse_matmul_t(starts, rows, values, g);
+    let grad = if unit { orthogonal::<B>(grad, w) } else { grad };
+    let d_sae = grad.shape()[0];
+    B::float_reshape(dots::<B>(grad.clone(), grad), Shape::new([d_sae]))
+}
+
+/// `Σ a b` over the columns: `[d_sae, 1]`.
+fn dots<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_sum_dim(B::float_mul(a, b), 1)
+}
+
+/// What of each row of `grad` is orthogonal to the unit row of `w`.
+fn orthogonal<B: Backend>(grad: FloatTensor<B>, w: FloatTensor<B>) -> FloatTensor<B> {
+    let along = dots::<B>(grad.clone(), w.clone());
+    let along = B::float_mul(B::float_expand(along, w.shape()), w);
+    B::float_sub(grad, along)
+}
+
+fn rows_reference<B: SparseMatmulTOps>(
+    [w, m, v]: Floats<B, 3>,
+    [starts, rows]: [IntTensor<B>; 2],
+    [values, g]: Floats<B, 2>,
+    settings: FloatTensor<B>,
+    [unit, lazy]: [bool; 2],
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let (shape, dtype) = (w.shape(), w.dtype());
+    let settings = B::float_cast(settings, dtype.into());
+    let setting = |i: usize| {
+        let one = B::float_slice(settings.clone(), &[Slice::from(i..i + 1)]);
+        B::float_expand(B::float_reshape(one, Shape::new([1, 1])), shape.clone())
+    };
+    let times = |x: &FloatTensor<B>, i: usize| B::float_mul(x.clone(), setting(i));
+    let grad = B::sparse_matmul_t(starts.clone(), rows, values, g);
+    let grad = if unit {
+        orthogonal::<B>(grad, w.clone())
+    } else {
+        grad
+    };
+    let grad = times(&grad, at::SCALE);
+    let square = B::float_mul(grad.clone(), grad.clone());
+    let new_m = B::float_add(times(&m, at::BETA1), times(&grad, at::NEW1));
+    let new_v = B::float_add(times(&v, at::BETA2), times(&square, at::NEW2));
+    let root = B::float_add(B::float_sqrt(times(&new_v, at::CORRECT2)), setting(at::EPS));
+    let moved = B::float_div(times(&new_m, at::RATE), root);
+    let mut new_w = B::float_sub(times(&w, at::KEEP), moved);
+    if unit {
+        let length = B::float_sqrt(dots::<B>(new_w.clone(), new_w.clone()));
+        let length = B::float_clamp_min(length, SHORTEST.into());
+        new_w = B::float_div(new_w, B::float_expand(length, shape.clone()));
+    }
+    if !lazy {
+        return (new_w, new_m, new_v);
+    }
+    let empty = empty_rows::<B>(starts, &w);
+    let keep = |new, old| B::float_mask_where(new, empty.clone(), old);
+    (keep(new_w, w), keep(new_m, m), keep(new_v, v))
+}
+
+/// True in the rows of latents without an entry, in the shape of `like`.
+fn empty_rows<B: Backend>(starts: IntTensor<B>, like: &FloatTensor<B>) -> BoolTensor<B> {
+    let (shape, d_sae) = (like.shape(), like.shape()[0]);
+    let from = |i: usize| B::int_slice(starts.clone(), &[Slice::from(i..i + d_sae)]);
+    let bools = get_or_init_device_settings::<B>(&like.device()).bool_dtype;
+    let empty = B::int_equal(from(0), from(1), bools);
+    B::bool_expand(B::bool_reshape(empty, Shape::new([d_sae, 1])), shape)
+}
+
+impl AdamRowsOps for CubeBackend {}
+
+/// Latents that one task of the CPU form handles.
+const ROWS: usize = 16;
+
+impl AdamRowsOps for Flex {
+    fn grad_squares(
+        w: FlexTensor,
+        starts: FlexTensor,
+        rows: FlexTensor,
+        values: FlexTensor,
+        g: FlexTensor,
+        unit: bool,
+    ) -> FlexTensor {
+        let (Some(sums), Some(w)) = (
+            HostSums::new(&starts, &rows, &values, &g),
+            w.as_slice::<f32>(),
+        ) else {
+            return squares_reference::<Self>(w, [starts, rows], [values, g], unit);
+        };
+        let mut squares = vec![0f32; sums.d_sae()];
+        let tasks = squares.par_chunks_mut(ROWS).enumerate();
+        tasks.for_each_init(
+            || vec![0f32; sums.d],
+            |grad, (task, squares)| {
+                wide(|| {
+                    for (i, square) in squares.iter_mut().enumerate() {
+                        let f = task * ROWS + i;
+                        let w = unit.then(|| row(w, f, sums.d));
+                        *square = gradient_row(&sums, f, w, grad);
+                    }
+                });
+            },
+        );
+        floats_1d(squares)
+    }
+
+    fn adam_rows(
+        w: FlexTensor,
+        m: FlexTensor,
+        v: FlexTensor,
+        starts: FlexTensor,
+        rows: FlexTensor,
+        values: FlexTensor,
+        g: FlexTensor,
+        settings: FlexTensor,
+        unit: bool,
+        lazy: bool,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let sums = HostSums::new(&starts, &rows, &values, &g);
+        let (Some(sums), true) = (sums, all_f32(&[&w, &m, &v, &settings])) else {
+            let (w, sums) = ([w, m, v], [values, g]);
+            return rows_reference::<Self>(w, [starts, rows], sums, settings, [unit, lazy]);
+        };
+        let rule = Rule {
+            settings: floats(&settings),
+            unit,
+            lazy,
+        };
+        let (mut w, mut m, mut v) = (owned(w), owned(m), owned(v));
+        let size = ROWS * sums.d;
+        let tasks = w.storage_mut::<f32>().par_chunks_mut(size).zip(
+            m.storage_mut::<f32>()
+                .par_chunks_mut(size)
+                .zip(v.storage_mut::<f32>().par_chunks_mut(size)),
+        );
+        tasks.enumerate().for_each_init(
+            || vec![0f32; sums.d],
+            |grad, (task, (w, (m, v)))| wide(|| rule.rows(&sums, task * ROWS, [w, m, v], grad)),
+        );
+        (w, m, v)
+    }
+}
+
+/// Puts the gradient of latent `f`, less what lies along the unit row `w`, into `grad` and returns
+/// its squared length.
+#[inline(always)]
+fn gradient_row(sums: &HostSums, f: usize, w: Option<&[f32]>, grad: &mut [f32]) -> f32 {
+    grad.fill(0.0);
+    if sums.is_empty(f) {
+        return 0.0;
+    }
+    sums.add_to(f, grad);
+    if let Some(w) = w {
+        let along = dot(grad, w);
+        grad.iter_mut().zip(w).for_each(|(g, w)| *g -= along * w);
+    }
+    dot(grad, grad)
+}
+
+/// How the CPU form moves a row.
+struct Rule<'a> {
+    settings: &'a [f32],
+    unit: bool,
+    lazy: bool,
+}
+
+impl Rule<'_> {
+    /// Moves the rows of the latents from `first` on.
+    #[inline(always)]
+    fn rows(&self, sums: &HostSums, first: usize, [w, m, v]: [&mut [f32]; 3], grad: &mut [f32]) {
+        let d = sums.d;
+        let each = w
+            .chunks_exact_mut(d)
+            .zip(m.chunks_exact_mut(d))
+            .zip(v.chunks_exact_mut(d));
+        for (f, ((w, m), v)) in (first..).zip(each) {
+            if self.lazy && sums.is_empty(f) {
+                continue;
+            }
+            gradient_row(sums, f, self.unit.then_some(&*w), grad);
+            self.step(w, m, v, grad);
+            if self.unit {
+                let length = dot(w, w).sqrt().max(SHORTEST);
+                w.iter_mut().for_each(|w| *w /= length);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn step(&self, w: &mut [f32], m: &mut [f32], v: &mut [f32], grad: &[f32]) {
+        let [b1, n1, b2, n2, rate, correct2, eps, keep, _, _, scale] = *self.settings else {
+            unreachable!("the settings and the scale are eleven numbers")
+        };
+        for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(grad) {
+            let g = scale * g;
+            *m = b1 * *m + n1 * g;
+            *v = b2 * *v + n2 * (g * g);
+            *w = keep * *w - rate * *m / ((correct2 * *v).sqrt() + eps);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    /// The algorithm as the paper prints it, in f64.
+    fn oracle(adam: &Adam, lr: f64, grads: &[f64], mut x: f64) -> f64 {
+        let (mut m, mut v) = (0.0, 0.0);
+        for (i, g) in grads.iter().enumerate() {
+            m = adam.beta1 * m + (1.0 - adam.beta1) * g;
+            v = adam.beta2 * v + (1.0 - adam.beta2) * g * g;
+            let t = i as i32 + 1;
+            let (mh, vh) = (
+                m / (1.0 - adam.beta1.powi(t)),
+                v / (1.0 - adam.beta2.powi(t)),
+            );
+            x = x - lr * adam.weight_decay * x - lr * mh / (vh.sqrt() + adam.eps);
+        }
+        x
+    }
+
+    #[test]
+    fn follows_the_paper() {
+        let adam = Adam {
+            weight_decay: 0.1,
+            ..Adam::default()
+        };
+        let grads = [0.3, -1.5, 0.02, 7.0];
+        let mut x = Tensor::<1>::from_floats([0.5], &Device::flex());
+        let mut moments = Moments::zeros(&x);
+        for (i, g) in grads.iter().enumerate() {
+            let g = Tensor::from_floats([*g as f32], &Device::flex());
+            x = adam.step(i as u64 + 1, 0.01, x, g, &mut moments);
+        }
+        let got = f64::from(x.into_data().try_to_vec::<f32>().unwrap()[0]);
+        let want = oracle(&adam, 0.01, &grads, 0.5);
+        assert!(
+            (got - want).abs() < 4.0 * f64::from(f32::EPSILON),
+            "{got} {want}"
+        );
+    }
+
+    #[test]
+    fn clips_to_the_norm_and_leaves_small_gradients() {
+        let scale = |squares: &[f32], max| {
+            let squares = squares
+                .iter()
+                .map(|s| Tensor::from_floats([*s], &Device::flex()))
+                .collect();
+            clip_scale(squares, max)
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap()[0]
+        };
+        assert!((scale(&[9.0, 16.0], 1.0) - 0.2).abs() < 1e-6);
+        assert_eq!(scale(&[0.09, 0.16], 1.0), 1.0);
+    }
+}

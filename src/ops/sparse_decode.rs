@@ -1,0 +1,233 @@
+//! Sparse rows times a matrix, and its gradients.
+//!
+//! A sparse batch is `values [n, k]` with `indices [n, k]` into the `d_sae` rows of a weight
+//! `w [d_sae, d]`; an index may occur twice in a row and a value may be 0.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IndexingUpdateOp, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
+use burn::tensor::{Int, Tensor};
+use burn_cubecl::CubeBackend;
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::by_latent::ByLatentOps;
+use super::flex::{self, dims, floats, matrix, row};
+use super::simd::{add_scaled, dot, wide};
+use super::sparse_matmul_t::{SparseMatmulTOps, sums_of};
+
+/// Above this share of entries, `k / d_sae`, the CPU multiplies densely: see `benches/ops.rs`.
+pub const DENSE_FROM: f64 = 0.125;
+
+/// `y[i] = Σ_j values[i, j] · w[indices[i, j]] + b`: sparse rows times a matrix.
+///
+/// `values` and `indices` `[n, k]`, `w` `[d_sae, d]`, `b` `[d]` if there is one; the result is
+/// `[n, d]`. On an autodiff device gradients flow to the values, to `w` and to `b`; that of `w` is
+/// [`sparse_matmul_t`](super::sparse_matmul_t), summed in the order of the rows.
+///
+/// Cost: n·k·d multiply-adds and no scratch. On the CPU, from an eighth of the latents on
+/// ([`DENSE_FROM`]), a dense product over `[n, d_sae]`, which it then holds; so does the reference,
+/// for other floats and runtimes without WGSL.
+///
+/// # Panics
+/// If the shapes do not fit, or (on the CPU) an index is not below `d_sae`. On wgpu an index that is
+/// not is passed over.
+///
+/// Source: the decoder of a k-sparse autoencoder (Makhzani & Frey 2013; Gao et al. 2024, appendix D).
+///
+/// ```
+/// use burn::tensor::{Int, Tensor};
+/// use inscape::{Device, ops::sparse_decode};
+/// let cpu = Device::cpu();
+/// let values = Tensor::<2>::from_data([[2.0, 1.0]], cpu.tensor());
+/// let indices = Tensor::<2, Int>::from_data([[2, 0]], cpu.tensor());
+/// let w = Tensor::<2>::from_data([[1.0, 0.0], [5.0, 5.0], [0.0, 3.0]], cpu.tensor());
+/// let y = sparse_decode(values, indices, w, None);
+/// assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), [1.0, 6.0]);
+/// ```
+pub fn sparse_decode(
+    values: Tensor<2>,
+    indices: Tensor<2, Int>,
+    w: Tensor<2>,
+    b: Option<Tensor<1>>,
+) -> Tensor<2> {
+    let (v, i) = (values.dims(), indices.dims());
+    assert!(v == i, "sparse_decode: values {v:?}, indices {i:?}");
+    let y = <Dispatch as SparseDecodeOps>::sparse_decode(
+        values.into_dispatch(),
+        indices.into_dispatch(),
+        w.into_dispatch(),
+    );
+    let y = Tensor::from_dispatch(y);
+    match b {
+        Some(b) => y + b.unsqueeze(),
+        None => y,
+    }
+}
+
+/// `s[i, j] = g[i] · w[indices[i, j]]`: the entries of `g wᵀ` at the sparse places.
+///
+/// `g` `[n, d]`, `w` `[d_sae, d]`, `indices` and result `[n, k]`. Cost as [`sparse_decode`], of
+/// whose values it gives the gradient. Its own gradients take dense products.
+///
+/// # Panics
+/// As [`sparse_decode`].
+pub fn sparse_dot(g: Tensor<2>, w: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<2> {
+    let ([n, d], [_, dw], i) = (g.dims(), w.dims(), indices.dims());
+    assert!(
+        i[0] == n && d == dw,
+        "sparse_dot: g [{n}, {d}], w [_, {dw}], indices {i:?}"
+    );
+    let s = <Dispatch as SparseDecodeOps>::sparse_dot(
+        g.into_dispatch(),
+        w.into_dispatch(),
+        indices.into_dispatch(),
+    );
+    Tensor::from_dispatch(s)
+}
+
+/// The backends' side of [`sparse_decode`] and [`sparse_dot`].
+#[backend_extension(Flex, Cube, Autodiff)]
+pub trait SparseDecodeOps: Backend {
+    /// See [`sparse_decode`].
+    fn sparse_decode(
+        values: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+        w: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        decode::<Self>(values, indices, w)
+    }
+
+    /// See [`sparse_dot`].
+    fn sparse_dot(
+        g: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        dots::<Self>(g, w, indices)
+    }
+}
+
+/// The sparse rows as `[n, d_sae]`.
+fn dense<B: Backend>(
+    values: FloatTensor<B>,
+    indices: IntTensor<B>,
+    d_sae: usize,
+) -> FloatTensor<B> {
+    let shape = Shape::new([values.shape()[0], d_sae]);
+    let zeros = B::float_zeros(shape, &values.device(), values.dtype().into());
+    B::float_scatter(1, zeros, indices, values, IndexingUpdateOp::Add)
+}
+
+fn decode<B: Backend>(
+    values: FloatTensor<B>,
+    indices: IntTensor<B>,
+    w: FloatTensor<B>,
+) -> FloatTensor<B> {
+    B::float_matmul(dense::<B>(values, indices, w.shape()[0]), w)
+}
+
+fn dots<B: Backend>(g: FloatTensor<B>, w: FloatTensor<B>, indices: IntTensor<B>) -> FloatTensor<B> {
+    B::float_gather(1, B::float_matmul(g, B::float_transpose(w)), indices)
+}
+
+impl SparseDecodeOps for CubeBackend {}
+
+impl SparseDecodeOps for Flex {
+    fn sparse_decode(values: FlexTensor, indices: FlexTensor, w: FlexTensor) -> FlexTensor {
+        let ([n, k], [d_sae, d]) = (dims(&values), dims(&w));
+        if !flex::plain(&[&values, &w], &indices) || d * k == 0 || is_dense(k, d_sae) {
+            return decode::<Self>(values, indices, w);
+        }
+        let (values, w) = (values.to_contiguous(), w.to_contiguous());
+        let (w, indices) = (floats(&w), flex::indices("sparse_decode", &indices, d_sae));
+        let entries = floats(&values).par_chunks(k).zip(indices.par_chunks(k));
+        let mut y = vec![0f32; n * d];
+        y.par_chunks_mut(d)
+            .zip(entries)
+            .for_each(|(y, (values, indices))| {
+                wide(|| {
+                    for (&v, &f) in values.iter().zip(indices) {
+                        add_scaled(y, v, row(w, f as usize, d));
+                    }
+                });
+            });
+        matrix(y, n, d)
+    }
+
+    fn sparse_dot(g: FlexTensor, w: FlexTensor, indices: FlexTensor) -> FlexTensor {
+        let ([n, d], [_, k], [d_sae, _]) = (dims(&g), dims(&indices), dims(&w));
+        if !flex::plain(&[&g, &w], &indices) || d * k == 0 || is_dense(k, d_sae) {
+            return dots::<Self>(g, w, indices);
+        }
+        let (g, w) = (g.to_contiguous(), w.to_contiguous());
+        let (w, indices) = (floats(&w), flex::indices("sparse_dot", &indices, d_sae));
+        let mut s = vec![0f32; n * k];
+        let rows = floats(&g).par_chunks(d).zip(indices.par_chunks(k));
+        s.par_chunks_mut(k).zip(rows).for_each(|(s, (g, indices))| {
+            wide(|| {
+                for (s, &f) in s.iter_mut().zip(indices) {
+                    *s = dot(g, row(w, f as usize, d));
+                }
+            });
+        });
+        matrix(s, n, k)
+    }
+}
+
+/// Whether a dense product is the faster one on the CPU.
+fn is_dense(k: usize, d_sae: usize) -> bool {
+    k as f64 >= DENSE_FROM * d_sae as f64
+}
+
+/// Backward of [`sparse_decode`] by the values and by `w`.
+#[derive(Debug)]
+struct Decode;
+
+impl<B: Backend + SparseDecodeOps + ByLatentOps + SparseMatmulTOps> Backward<B, 2> for Decode {
+    type State = (FloatTensor<B>, IntTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (values, indices, w) = ops.state;
+        let g = grads.consume::<B>(&ops.node);
+        let [to_values, to_w] = ops.parents;
+        if let Some(node) = to_values {
+            let s = B::sparse_dot(g.clone(), w.clone(), indices.clone());
+            grads.register::<B>(node.id, s);
+        }
+        if let Some(node) = to_w {
+            grads.register::<B>(node.id, sums_of::<B>(values, indices, g, w.shape()[0]));
+        }
+    }
+}
+
+impl<B, C> SparseDecodeOps for Autodiff<B, C>
+where
+    B: Backend + SparseDecodeOps + ByLatentOps + SparseMatmulTOps,
+    C: CheckpointStrategy,
+{
+    fn sparse_decode(
+        values: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+        w: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let prepared = Decode.prepare::<C>([values.node(), w.node()]);
+        let (values, w) = (values.into_primitive(), w.into_primitive());
+        let y = B::sparse_decode(values.clone(), indices.clone(), w.clone());
+        match prepared.compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((values, indices, w), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    /// A product of tracked operations: a gradient's gradient takes the dense way.
+    fn sparse_dot(
+        g: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        dots::<Self>(g, w, indices)
+    }
+}
