@@ -14,10 +14,11 @@ use burn::tensor::Tensor;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use inscape::Device;
+use inscape::capture::store::write_whole;
 use inscape::device::{block_on, read};
 use inscape::hook::Tap;
 use inscape::model::family::llama::{Config, Llama};
-use inscape::model::load::{RandomInit, Tokenizer, save};
+use inscape::model::load::{RandomInit, Tokenizer, to_safetensors};
 use inscape::model::{Model, Param, Tokens, next_token_loss};
 use inscape::ops::{Adam, Moments, clip_scale};
 use rand::{Rng, SeedableRng};
@@ -231,7 +232,10 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     bar.finish();
     let loss = held_out_loss(&model, &held_ids)?;
     std::fs::create_dir_all(&args.out)?;
-    save(&mut model, &args.out.join("model.safetensors"))?;
+    write_whole(
+        &args.out.join("model.safetensors"),
+        &to_safetensors(&mut model)?,
+    )?;
     std::fs::write(
         args.out.join("config.json"),
         serde_json::to_string_pretty(&config())?,

@@ -37,9 +37,9 @@ mod table;
 mod text;
 mod training;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::capture::store::write_whole;
 use crate::sae;
 
 pub use data::{
@@ -73,14 +73,6 @@ pub enum Error {
     /// A store.
     #[error(transparent)]
     Store(#[from] crate::capture::store::Error),
-    /// The file could not be written.
-    #[error("writing the report {} failed: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 /// Lays the report out as one HTML document.
@@ -96,33 +88,7 @@ pub fn render(report: &Report) -> String {
 ///
 /// # Errors
 ///
-/// [`Error::Write`], naming the file, if its directory is missing or it cannot be written.
+/// [`Error::Store`], naming the file, if its directory is missing or it cannot be written.
 pub fn write(path: impl AsRef<Path>, report: &Report) -> Result<(), Error> {
-    let path = path.as_ref();
-    replace(path, render(report).as_bytes()).map_err(|source| Error::Write {
-        path: path.to_path_buf(),
-        source,
-    })
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let beside = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".report").suffix(".tmp");
-    #[cfg(unix)]
-    builder.permissions(readable());
-    let mut file = builder.tempfile_in(beside)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// What a new file usually has, less the process's mask; temporary files are private otherwise.
-#[cfg(unix)]
-fn readable() -> std::fs::Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(0o666)
+    Ok(write_whole(path.as_ref(), render(report).as_bytes())?)
 }

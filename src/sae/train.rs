@@ -110,6 +110,11 @@ impl Trainer {
         self.sae.clone().rescale(1.0 / self.scale)
     }
 
+    /// What inputs are multiplied by before training on them.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
     /// Steps done.
     pub fn steps_done(&self) -> u64 {
         self.step

@@ -1,8 +1,9 @@
 //! The written-out gradients against finite differences, autodiff and f64.
 
 use burn::tensor::activation::relu;
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use inscape::Device;
+use inscape::ops::sparse_matmul_t;
 use inscape::sae::{Gradients, TopK, TrainConfig, backward};
 
 use super::*;
@@ -148,6 +149,16 @@ impl Problem {
         Some(t1(&mask, device))
     }
 
+    fn dead_latents(&self, device: &Device) -> Option<Tensor<1, Int>> {
+        let mask = self.dead.as_ref()?;
+        let dead: Vec<i32> = (0..)
+            .zip(mask)
+            .filter(|(_, d)| **d)
+            .map(|(f, _)| f)
+            .collect();
+        Some(Tensor::from_data(&dead[..], device.tensor()))
+    }
+
     fn config(&self) -> TrainConfig {
         TrainConfig {
             k_aux: self.k_aux,
@@ -161,8 +172,8 @@ impl Problem {
         let cpu = Device::cpu();
         let x = self.matrix(&self.x, dtype, &cpu);
         let sae = self.sae(dtype, &cpu);
-        let (grads, _, (loss, _)) = backward(&sae, x, self.dead_mask(&cpu), &self.config());
-        assert_eq!(grads.w_enc.dtype(), dtype);
+        let (grads, _, (loss, _)) = backward(&sae, x, self.dead_latents(&cpu), &self.config());
+        assert_eq!(grads.w_enc.g.dtype(), dtype);
         (numbers(grads), read64(loss)[0])
     }
 
@@ -231,9 +242,9 @@ fn largest(z: Tensor<2>, k: usize) -> Tensor<2> {
 
 fn numbers(g: Gradients) -> [Vec<f64>; 4] {
     [
-        read64(g.w_enc),
+        read64(sparse_matmul_t(&g.w_enc)),
         read64(g.b_enc),
-        read64(g.w_dec),
+        read64(sparse_matmul_t(&g.w_dec)),
         read64(g.b_dec),
     ]
 }

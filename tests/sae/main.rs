@@ -1,5 +1,6 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
+mod dense;
 mod eval;
 mod features;
 mod format;

@@ -17,7 +17,7 @@ use crate::Device;
 use crate::hook::{self, Hooks};
 
 pub use embedded::{EMBEDDED, Embedded, SAMPLE};
-pub use save::save;
+pub use save::to_safetensors;
 pub use tokenizer::{Piece, Tokenizer};
 pub use weights::{RandomInit, Weights};
 

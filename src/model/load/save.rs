@@ -1,7 +1,3 @@
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
-
 use half::f16;
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -32,21 +28,16 @@ impl Param<'_> {
     }
 }
 
-/// Writes a model's parameters as F16 safetensors, to a temporary file that is then renamed.
+/// A model's parameters as the bytes of an F16 safetensors file.
 ///
-/// Memory: the file once.
+/// Memory: the file twice.
 ///
 /// # Errors
-/// The device could not be read, or the file not written.
-pub fn save(model: &mut dyn Model, path: &Path) -> Result<(), Error> {
-    let io = |source| Error::Io {
-        path: path.into(),
-        source,
-    };
+/// The device could not be read.
+pub fn to_safetensors(model: &mut dyn Model) -> Result<Vec<u8>, Error> {
     let mut tensors = Vec::new();
     for (name, param) in model.params() {
-        let values =
-            block_on(param.read()).map_err(|e| super::malformed(path.display().to_string(), e))?;
+        let values = block_on(param.read()).map_err(|e| super::malformed(name.as_str(), e))?;
         let bytes: Vec<u8> = values
             .iter()
             .flat_map(|v| f16::from_f32(*v).to_le_bytes())
@@ -59,15 +50,5 @@ pub fn save(model: &mut dyn Model, path: &Path) -> Result<(), Error> {
             TensorView::new(Dtype::F16, shape.clone(), bytes).expect("length fits the shape"),
         )
     });
-    let bytes = safetensors::serialize(views, None)
-        .map_err(|e| super::malformed(path.display().to_string(), e))?;
-    let aside = path.with_extension("safetensors.tmp");
-    let written = File::create(&aside).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| std::fs::rename(&aside, path))
-        .map_err(io)?;
-    Ok(())
+    Ok(safetensors::serialize(views, None).expect("views of whole tensors serialise"))
 }
