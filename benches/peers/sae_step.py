@@ -9,6 +9,7 @@ No latent is dead, so no auxiliary loss runs. f32. Prints a line a tool: median 
 `sae_step.txt` beside this file is what the last run printed.
 """
 import argparse
+import os
 import statistics
 import time
 import warnings
@@ -16,6 +17,7 @@ import warnings
 import torch
 
 warnings.filterwarnings("ignore")
+os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # its kernels need a CUDA device; on one, set it to 0
 SHAPES = [(384, 6144, 32, 2048), (768, 12288, 32, 4096), (768, 24576, 64, 4096), (2304, 16384, 64, 2048)]
 
 

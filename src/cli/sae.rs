@@ -59,6 +59,9 @@ pub(super) struct Train {
     /// A latent is dead when it has not fired for this many activations.
     #[arg(long)]
     dead_after: Option<u64>,
+    /// Leave latents alone in the steps in which no row chose them: another optimiser than Adam.
+    #[arg(long)]
+    lazy_adam: bool,
     /// Rows of the shuffle buffer.
     #[arg(long, default_value_t = 1 << 16)]
     buffer: usize,
@@ -151,6 +154,7 @@ fn train(options: &Train) -> Result<(), Failure> {
         lr: options.lr.unwrap_or(defaults.lr),
         seed: options.seed,
         dead_after: options.dead_after.unwrap_or(defaults.dead_after),
+        lazy_adam: options.lazy_adam,
         ..defaults
     };
     config.check()?;

@@ -202,7 +202,7 @@ impl EncodeTopkOps for Flex {
         for (block, (values, indices)) in blocks.enumerate() {
             let rows = values.len() / k;
             let x = x.narrow(0, block * CHUNK_ROWS, rows);
-            let mut best = vec![Best::new(k); rows];
+            let mut best: Vec<Best> = (0..rows).map(|_| Best::new(k)).collect();
             for first in (0..d_sae).step_by(columns) {
                 let width = columns.min(d_sae - first);
                 let w = w.narrow(0, first, width).transpose(0, 1);

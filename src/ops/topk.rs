@@ -208,7 +208,6 @@ const BLOCK: usize = 16;
 ///
 /// Candidates are collected; when there is no more room they are cut to the k largest, and from then
 /// on an element passes only if it is above the k-th. Columns rise, so an equal one comes too late.
-#[derive(Clone)]
 pub(super) struct Best {
     k: usize,
     ranks: Vec<u64>,
@@ -218,12 +217,17 @@ pub(super) struct Best {
 
 impl Best {
     pub(super) fn new(k: usize) -> Self {
-        let ranks = Vec::with_capacity(2 * k + 2 * BLOCK);
+        let ranks = Vec::with_capacity(Self::room(k));
         Self {
             k,
             ranks,
             bar: f32::NAN,
         }
+    }
+
+    /// Candidates kept before they are cut.
+    const fn room(k: usize) -> usize {
+        2 * k + 2 * BLOCK
     }
 
     /// Offers the elements of the columns from `first` on, which lie behind all those offered before.
@@ -239,7 +243,7 @@ impl Best {
     }
 
     fn collect(&mut self, elements: &[f32], first: usize) {
-        if self.ranks.len() + BLOCK > self.ranks.capacity() {
+        if self.ranks.len() + BLOCK > Self::room(self.k) {
             self.cut();
         }
         for (i, &v) in elements.iter().enumerate() {
