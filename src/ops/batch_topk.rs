@@ -55,7 +55,7 @@ pub struct BatchTopk {
 /// # Panics
 /// Unless 1 ≤ total ≤ n·d_sae and n·d_sae < 2³¹.
 ///
-/// Cost: on the CPU one pass over `x`, over all threads, and about 12 bytes for each selected element
+/// Cost: on the CPU one pass over `x`, over all threads, and about 30 bytes for each selected element
 /// beside the result; a selection over all of `x` and its memory once more where a sample of it
 /// misleads or nearly all is selected. On wgpu four passes over `x`, a sixteenth of its memory, and no
 /// wait for the device. `x` is copied if it is not contiguous. Floats other than f32, and runtimes
@@ -208,14 +208,12 @@ impl BatchTopkOps for Flex {
             return reference::<Self>(x, total);
         }
         let d_sae = flex::dims(&x)[1] as u32;
-        let x = x.to_contiguous();
-        let x = flex::floats(&x);
-        let (places, threshold) = select(x, total);
+        let (best, threshold) = select(flex::floats(&x.to_contiguous()), total);
         let ints = |of: fn(u32, u32) -> u32| -> FlexTensor {
-            let of: Vec<i32> = places.par_iter().map(|&p| of(p, d_sae) as i32).collect();
+            let of: Vec<i32> = best.par_iter().map(|&(p, _)| of(p, d_sae) as i32).collect();
             FlexTensor::from_data(TensorData::new(of, [total]))
         };
-        let values: Vec<f32> = places.par_iter().map(|&p| x[p as usize]).collect();
+        let values: Vec<f32> = best.par_iter().map(|&(_, v)| v).collect();
         (
             FlexTensor::from_data(TensorData::new(values, [total])),
             ints(|place, d_sae| place / d_sae),

@@ -11,25 +11,28 @@ const BLOCK: usize = 16;
 /// Elements looked at to guess the bound.
 const SAMPLE: usize = 1 << 16;
 
+/// A flat place and the value there.
+pub(super) type Entry = (u32, f32);
+
 /// What a chunk has at and above a bar.
 struct Level {
-    /// Places of the elements above, rising.
-    above: Vec<u32>,
+    /// The elements above, places rising.
+    above: Vec<Entry>,
     /// How many are equal to the bar.
     equal: usize,
 }
 
-/// The CPU form: the places of the `total` largest, rising, and the smallest of their values.
+/// The `total` largest elements, places rising, and the smallest of their values.
 ///
 /// A bar guessed from a sample lets one pass drop nearly everything. Then either the bound is among
 /// what is above the bar, or it is the bar; a bar that proves too high gives way to the bound of all.
-pub(super) fn select(x: &[f32], total: usize) -> (Vec<u32>, f32) {
+pub(super) fn select(x: &[f32], total: usize) -> (Vec<Entry>, f32) {
     let bar = guess(x, total);
     let levels = scan(x, bar);
     let (above, equal) = sums(&levels);
     if above >= total {
-        let bar = bound_above(x, &levels, total);
-        (merge(x, raise(x, levels, bar), bar, total), bar)
+        let bar = bound_above(&levels, total);
+        (merge(x, raise(levels, bar), bar, total), bar)
     } else if above + equal >= total {
         (merge(x, levels, bar, total), bar)
     } else {
@@ -98,9 +101,9 @@ fn scan_chunk(chunk: &[f32], start: usize, bar: f32) -> Level {
     }
 }
 
-fn collect(elements: &[f32], start: usize, bar: f32, above: &mut Vec<u32>) {
-    let chosen = (start..).zip(elements).filter(|(_, v)| is_above(**v, bar));
-    above.extend(chosen.map(|(place, _)| place as u32));
+fn collect(elements: &[f32], start: usize, bar: f32, above: &mut Vec<Entry>) {
+    let entries = (start as u32..).zip(elements.iter().copied());
+    above.extend(entries.filter(|&(_, v)| is_above(v, bar)));
 }
 
 /// NaN is above all but NaN.
@@ -119,24 +122,23 @@ fn sums(levels: &[Level]) -> (usize, usize) {
 }
 
 /// The bound, where it is among the elements above the bar.
-fn bound_above(x: &[f32], levels: &[Level], total: usize) -> f32 {
-    let places = levels.iter().flat_map(|level| &level.above);
-    nth(places.map(|&p| key_of(x[p as usize])).collect(), total)
+fn bound_above(levels: &[Level], total: usize) -> f32 {
+    let entries = levels.iter().flat_map(|level| &level.above);
+    nth(entries.map(|&(_, v)| key_of(v)).collect(), total)
 }
 
 /// The levels at a higher bar.
-fn raise(x: &[f32], levels: Vec<Level>, bar: f32) -> Vec<Level> {
+fn raise(levels: Vec<Level>, bar: f32) -> Vec<Level> {
     let raise = |Level { mut above, .. }| {
-        let equal = |&&p: &&u32| is_equal(x[p as usize], bar);
-        let equal = above.iter().filter(equal).count();
-        above.retain(|&p| is_above(x[p as usize], bar));
+        let equal = above.iter().filter(|&&(_, v)| is_equal(v, bar)).count();
+        above.retain(|&(_, v)| is_above(v, bar));
         Level { above, equal }
     };
     levels.into_par_iter().map(raise).collect()
 }
 
-/// All places above the bar, which is the bound, and the first of those equal to it.
-fn merge(x: &[f32], levels: Vec<Level>, bar: f32, total: usize) -> Vec<u32> {
+/// All elements above the bar, which is the bound, and the first of those equal to it.
+fn merge(x: &[f32], levels: Vec<Level>, bar: f32, total: usize) -> Vec<Entry> {
     let mut need = total - sums(&levels).0;
     let levels = levels.into_iter().enumerate().map(|(c, level)| {
         let equal = level.equal.min(need);
@@ -154,18 +156,18 @@ fn merge(x: &[f32], levels: Vec<Level>, bar: f32, total: usize) -> Vec<u32> {
     merged.collect::<Vec<_>>().concat()
 }
 
-/// The places of a chunk above the bar and of the first `equal` at it.
-fn with_equal(chunk: &[f32], start: usize, bar: f32, equal: usize, above: usize) -> Vec<u32> {
-    let mut places = Vec::with_capacity(above + equal);
+/// The elements of a chunk above the bar, `above` of them, and the first `equal` at it.
+fn with_equal(chunk: &[f32], start: usize, bar: f32, equal: usize, above: usize) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(above + equal);
     let mut left = equal;
-    for (i, &v) in chunk.iter().enumerate() {
+    for (place, &v) in (start as u32..).zip(chunk) {
         let equal = left > 0 && is_equal(v, bar);
         left -= usize::from(equal);
         if equal || is_above(v, bar) {
-            places.push((start + i) as u32);
+            entries.push((place, v));
         }
     }
-    places
+    entries
 }
 
 /// A value that has this key: of the equal ones +0 and the plain NaN.
@@ -223,6 +225,7 @@ mod tests {
         let last = x[order[total - 1] as usize];
         order.truncate(total);
         order.sort_unstable();
-        assert_eq!(select(&x, total), (order, last));
+        let want = order.into_iter().map(|p| (p, x[p as usize])).collect();
+        assert_eq!(select(&x, total), (want, last));
     }
 }
