@@ -50,6 +50,15 @@ fn topk(bencher: Bencher, (rows, n, k): (usize, usize, usize)) {
     timed(bencher, rows, || ops::topk(x.clone(), k).0);
 }
 
+/// Rows, width, k of a row on average; the items are rows.
+#[divan::bench(args = [(2048, 6144, 32), (4096, 24576, 64)], sample_count = 20)]
+fn batch_topk(bencher: Bencher, (rows, n, k): (usize, usize, usize)) {
+    let x = normal(rows, n);
+    timed(bencher, rows, || {
+        ops::batch_topk(x.clone(), rows * k).values.unsqueeze()
+    });
+}
+
 /// Rows, inner, columns; the items are floating-point operations.
 #[divan::bench(args = [(2048, 384, 3072), (2048, 768, 12288)], sample_count = 10)]
 fn matmul(bencher: Bencher, (m, k, n): (usize, usize, usize)) {

@@ -160,7 +160,7 @@ fn planted_faults_are_caught() {
                 "{}: nothing to break at `{from}`",
                 shader.file
             );
-            check(shader, &broken).unwrap_err()
+            check(shader, &(shader.shared.concat() + &broken)).unwrap_err()
         };
         breaks("fn main(", "fn main((");
         breaks("fn main(", "fn other(");

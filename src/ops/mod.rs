@@ -2,10 +2,15 @@
 //! form for the CPU backend, and a WGSL kernel for wgpu.
 
 mod adam_rows;
+mod autodiff;
+mod batch_topk;
 mod by_latent;
 mod cube;
 mod encode_topk;
 mod flex;
+mod gated;
+mod jump_relu;
+mod masks;
 mod simd;
 mod sparse_decode;
 mod sparse_matmul_t;
@@ -13,8 +18,11 @@ mod topk;
 
 pub(crate) use adam_rows::take;
 pub use adam_rows::{Adam, AdamRows, AdamRowsOps, Moments, adam_rows, clip_scale, grad_squares};
-pub use by_latent::{ByLatent, ByLatentOps, by_latent, rows_of_entries};
+pub use batch_topk::{BatchTopk, BatchTopkOps, batch_topk, batch_topk_reference};
+pub use by_latent::{ByLatent, ByLatentOps, by_latent, by_latent_reference, rows_of_entries};
 pub use encode_topk::{Encode, EncodeTopkOps, encode_topk};
+pub use gated::{GatedOps, GatedOutputs, gated, gated_backward};
+pub use jump_relu::{JumpReluOps, Ste, jump_relu, jump_relu_backward};
 pub use sparse_decode::{DENSE_FROM, SparseDecodeOps, sparse_decode, sparse_dot};
 pub use sparse_matmul_t::{LatentSums, SparseMatmulTOps, sparse_matmul_t};
 pub use topk::{TopkOps, topk, topk_reference};

@@ -159,7 +159,7 @@ impl<B: Backend> Rows<B> {
     }
 }
 
-fn bools<B: Backend>(x: &FloatTensor<B>) -> burn::backend::BoolDType {
+pub(super) fn bools<B: Backend>(x: &FloatTensor<B>) -> burn::backend::BoolDType {
     get_or_init_device_settings::<B>(&x.device()).bool_dtype
 }
 
@@ -287,13 +287,17 @@ fn none_above(elements: &[f32; BLOCK], bar: f32) -> bool {
 /// Orders as the result is ordered: value first (NaN on top, ±0 equal), then the lower column.
 /// Different for every element of a row.
 fn rank(v: f32, column: usize) -> u64 {
+    u64::from(key_of(v)) << 32 | u64::from(!(column as u32))
+}
+
+/// The order of values as unsigned integers: NaN on top, ±0 equal.
+pub(super) fn key_of(v: f32) -> u32 {
     let bits = (v + 0.0).to_bits(); // −0 + 0 = +0
-    let key = match bits >> 31 {
+    match bits >> 31 {
         _ if v.is_nan() => u32::MAX,
         0 => bits ^ 0x8000_0000,
         _ => !bits,
-    };
-    u64::from(key) << 32 | u64::from(!(column as u32))
+    }
 }
 
 /// The value of a rank; of every NaN, one NaN.

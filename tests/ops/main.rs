@@ -10,8 +10,16 @@ use burn::tensor::{Int, Tensor, TensorData};
 use inscape::device::{Device, DeviceSpec, block_on, read, read_int, self_check};
 use inscape::ops::{topk, topk_reference};
 
+mod adam_rows;
+mod batch;
+mod batch_topk;
+mod by_latent;
 mod encode_topk;
-mod sparse;
+mod gated;
+mod jump_relu;
+mod rows;
+mod sparse_decode;
+mod sparse_matmul_t;
 
 type Op = fn(Tensor<2>, usize) -> (Tensor<2>, Tensor<2, Int>);
 
