@@ -154,7 +154,7 @@ impl<B: Backend> Rows<B> {
     }
 }
 
-fn bools<B: Backend>(x: &FloatTensor<B>) -> burn::backend::BoolDType {
+pub(super) fn bools<B: Backend>(x: &FloatTensor<B>) -> burn::backend::BoolDType {
     get_or_init_device_settings::<B>(&x.device()).bool_dtype
 }
 

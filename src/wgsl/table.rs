@@ -3,7 +3,12 @@
 use super::{Binding, Constant, Shader};
 
 /// Every shader of this crate.
-pub static SHADERS: &[&Shader] = &[&TOPK];
+pub static SHADERS: &[&Shader] = &[
+    &TOPK,
+    &JUMP_RELU,
+    &JUMP_RELU_BACKWARD,
+    &CHUNK_SUMS,
+];
 
 const fn reads(name: &'static str, element: &'static str) -> Binding {
     Binding {
@@ -21,6 +26,14 @@ const fn writes(name: &'static str, element: &'static str) -> Binding {
     }
 }
 
+/// A constant that is 1 or 0.
+const fn flag(name: &'static str) -> Constant {
+    Constant {
+        name,
+        allowed: &[0, 1],
+    }
+}
+
 /// The kernel of [`ops::topk`](crate::ops::topk).
 pub static TOPK: Shader = Shader {
     file: "sae/topk.wgsl",
@@ -35,6 +48,54 @@ pub static TOPK: Shader = Shader {
         reads("sizes", "u32"),
         writes("values", "u32"),
         writes("indices", "i32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The forward kernel of [`ops::jump_relu`](crate::ops::jump_relu).
+pub static JUMP_RELU: Shader = Shader {
+    file: "sae/jump_relu.wgsl",
+    text: include_str!("../../shaders/sae/jump_relu.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("z", "u32"),
+        reads("threshold", "u32"),
+        reads("sizes", "u32"),
+        writes("f", "u32"),
+        writes("l0", "f32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The backward kernel of [`ops::jump_relu`](crate::ops::jump_relu).
+pub static JUMP_RELU_BACKWARD: Shader = Shader {
+    file: "sae/jump_relu_backward.wgsl",
+    text: include_str!("../../shaders/sae/jump_relu_backward.wgsl"),
+    shared: &[],
+    constants: &[flag("OF_F")],
+    bindings: &[
+        reads("z", "u32"),
+        reads("threshold", "u32"),
+        reads("g_f", "u32"),
+        reads("g_l0", "f32"),
+        reads("sizes", "u32"),
+        writes("dz", "u32"),
+        writes("shares", "u32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The second stage of the backward kernels: sums of chunks of rows, in their order.
+pub static CHUNK_SUMS: Shader = Shader {
+    file: "sae/chunk_sums.wgsl",
+    text: include_str!("../../shaders/sae/chunk_sums.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("shares", "f32"),
+        reads("sizes", "u32"),
+        writes("sums", "f32"),
     ],
     workgroup: [256, 1, 1],
 };

@@ -10,6 +10,8 @@ use burn::tensor::{Int, Tensor, TensorData};
 use inscape::device::{Device, DeviceSpec, block_on, read, read_int, self_check};
 use inscape::ops::{topk, topk_reference};
 
+mod jump_relu;
+mod rows;
 mod sparse;
 
 type Op = fn(Tensor<2>, usize) -> (Tensor<2>, Tensor<2, Int>);
