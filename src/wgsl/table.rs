@@ -7,6 +7,8 @@ pub static SHADERS: &[&Shader] = &[
     &TOPK,
     &JUMP_RELU,
     &JUMP_RELU_BACKWARD,
+    &GATED,
+    &GATED_BACKWARD,
     &CHUNK_SUMS,
 ];
 
@@ -79,6 +81,41 @@ pub static JUMP_RELU_BACKWARD: Shader = Shader {
         reads("threshold", "u32"),
         reads("g_f", "u32"),
         reads("g_l0", "f32"),
+        reads("sizes", "u32"),
+        writes("dz", "u32"),
+        writes("shares", "u32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The forward kernel of [`ops::gated`](crate::ops::gated).
+pub static GATED: Shader = Shader {
+    file: "sae/gated.wgsl",
+    text: include_str!("../../shaders/sae/gated.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("z", "f32"),
+        reads("latent", "f32"),
+        reads("sizes", "u32"),
+        writes("f", "u32"),
+        writes("gate", "u32"),
+        writes("l0", "f32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The backward kernel of [`ops::gated`](crate::ops::gated).
+pub static GATED_BACKWARD: Shader = Shader {
+    file: "sae/gated_backward.wgsl",
+    text: include_str!("../../shaders/sae/gated_backward.wgsl"),
+    shared: &[],
+    constants: &[flag("OF_F"), flag("OF_GATE")],
+    bindings: &[
+        reads("z", "f32"),
+        reads("latent", "f32"),
+        reads("g_f", "f32"),
+        reads("g_gate", "f32"),
         reads("sizes", "u32"),
         writes("dz", "u32"),
         writes("shares", "u32"),

@@ -10,6 +10,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use inscape::device::{Device, DeviceSpec, block_on, read, read_int, self_check};
 use inscape::ops::{topk, topk_reference};
 
+mod gated;
 mod jump_relu;
 mod rows;
 mod sparse;
