@@ -9,6 +9,7 @@ use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use inscape::device::{block_on, read};
+use inscape::ops::Ste;
 use inscape::{Device, ops};
 
 fn main() {
@@ -100,5 +101,65 @@ fn sparse_matmul_t(bencher: Bencher, (n, latents, d, k): (usize, usize, usize, u
     let (values, indices, g) = (normal(n, k), spread(n, k, latents), normal(n, d));
     timed(bencher, n * k * d, || {
         ops::sparse_matmul_t(values.clone(), indices.clone(), g.clone(), latents)
+    });
+}
+
+/// Rows and latents: MiniLM's at 8x and GPT-2's at 16x.
+const LATENTS: [(usize, usize); 2] = [(2048, 3072), (2048, 12288)];
+
+fn row(length: usize) -> Tensor<1> {
+    normal(1, length).reshape([length])
+}
+
+/// The items are elements.
+#[divan::bench(args = LATENTS, sample_count = 10)]
+fn jump_relu(bencher: Bencher, (n, latents): (usize, usize)) {
+    let (z, threshold) = (normal(n, latents), row(latents));
+    timed(bencher, n * latents, || {
+        ops::jump_relu(z.clone(), threshold.clone(), Ste::default()).0
+    });
+}
+
+/// The yardstick of `jump_relu`: the same two results from Burn's own operations.
+#[divan::bench(args = LATENTS, sample_count = 10)]
+fn jump_relu_in_tensor_ops(bencher: Bencher, (n, latents): (usize, usize)) {
+    let (z, threshold) = (normal(n, latents), row(latents));
+    timed(bencher, n * latents, || {
+        let above = z.clone().greater(threshold.clone().unsqueeze());
+        let l0 = above.clone().float().sum_dim(1);
+        let f = z.clone().mask_fill(above.bool_not(), 0.0);
+        std::hint::black_box(l0);
+        f
+    });
+}
+
+/// The items are elements.
+#[divan::bench(args = LATENTS, sample_count = 10)]
+fn jump_relu_backward(bencher: Bencher, (n, latents): (usize, usize)) {
+    let (z, threshold) = (normal(n, latents), row(latents));
+    let (g_f, g_l0) = (normal(n, latents), row(n));
+    let ste = Ste { bandwidth: 0.1 };
+    timed(bencher, n * latents, || {
+        let (g_f, g_l0) = (g_f.clone(), g_l0.clone());
+        ops::jump_relu_backward(z.clone(), threshold.clone(), g_f, g_l0, ste).0
+    });
+}
+
+/// The items are elements.
+#[divan::bench(args = LATENTS, sample_count = 10)]
+fn gated(bencher: Bencher, (n, latents): (usize, usize)) {
+    let (z, v) = (normal(n, latents), row(latents));
+    timed(bencher, n * latents, || {
+        ops::gated(z.clone(), v.clone(), v.clone(), v.clone()).0
+    });
+}
+
+/// The items are elements.
+#[divan::bench(args = LATENTS, sample_count = 10)]
+fn gated_backward(bencher: Bencher, (n, latents): (usize, usize)) {
+    let (z, v, g) = (normal(n, latents), row(latents), normal(n, latents));
+    timed(bencher, n * latents, || {
+        let (z, g_f, g_gate) = (z.clone(), g.clone(), g.clone());
+        ops::gated_backward(z, v.clone(), v.clone(), v.clone(), g_f, g_gate).0
     });
 }

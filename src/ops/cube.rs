@@ -12,6 +12,23 @@ pub(super) fn takes_wgsl(floats: &[&CubeTensor]) -> bool {
     floats.iter().all(fits)
 }
 
+/// As [`takes_wgsl`], for an op over a matrix: there must also be something in it.
+pub(super) fn takes_rows(x: &CubeTensor, others: &[&CubeTensor]) -> bool {
+    let [n, d] = dims(x);
+    n * d > 0 && takes_wgsl(&[x]) && takes_wgsl(others)
+}
+
+/// The sides of a matrix whose elements a shader can number.
+///
+/// # Panics
+/// If there are 2^32 elements or more.
+pub(super) fn small_dims(op: &str, x: &CubeTensor) -> [usize; 2] {
+    let [n, d] = dims(x);
+    let fits = n * d <= u32::MAX as usize;
+    assert!(fits, "{op}: z [{n}, {d}] has over 2^32 elements");
+    [n, d]
+}
+
 /// A new tensor beside `like`, its elements (of four bytes) not initialised.
 pub(super) fn output<const D: usize>(
     like: &CubeTensor,
@@ -41,4 +58,33 @@ pub(super) fn sizes(like: &CubeTensor, values: &[usize]) -> Handle {
 pub(super) fn dims(x: &CubeTensor) -> [usize; 2] {
     let shape = x.shape();
     [shape[0], shape[1]]
+}
+
+/// Rows that one thread of a backward kernel adds up: `ROWS` in those shaders.
+pub(super) const ROWS: usize = 64;
+/// Columns of one workgroup: `WG` in those shaders.
+const COLUMNS: usize = 256;
+
+/// The workgroups of a kernel that walks `n` rows of `d` columns in chunks of [`ROWS`] rows.
+pub(super) fn chunk_groups(n: usize, d: usize) -> u64 {
+    n.div_ceil(ROWS) as u64 * d.div_ceil(COLUMNS) as u64
+}
+
+/// The sums of the columns of `partial` `[chunks, m]`, added in the order of the chunks: `[m]`.
+pub(super) fn sum_chunks(partial: &CubeTensor) -> CubeTensor {
+    let [chunks, m] = dims(partial);
+    let sums = output(partial, [m], DType::F32);
+    let buffers = vec![
+        partial.handle.clone(),
+        sizes(partial, &[chunks, m]),
+        sums.handle.clone(),
+    ];
+    let groups = m.div_ceil(COLUMNS) as u64;
+    wgsl::launch(
+        &partial.client,
+        wgsl::CHUNK_SUMS.kernel(&[]),
+        groups,
+        buffers,
+    );
+    sums
 }

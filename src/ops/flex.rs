@@ -1,8 +1,11 @@
 //! What the CPU side of every op needs: tensors as slices and slices as tensors.
 
+use std::ops::Range;
+
 use burn::backend::{DType, TensorMetadata};
 use burn::tensor::TensorData;
 use burn_flex::FlexTensor;
+use rayon::prelude::*;
 
 /// The CPU forms take f32 values and i32 or i64 indices.
 pub(super) fn plain(floats: &[&FlexTensor], ints: &FlexTensor) -> bool {
@@ -78,4 +81,79 @@ pub(super) fn owned(x: FlexTensor) -> FlexTensor {
         true => x,
         false => x.to_contiguous(),
     }
+pub(super) fn vector(values: Vec<f32>) -> FlexTensor {
+    let length = values.len();
+    FlexTensor::from_data(TensorData::new(values, [length]))
+}
+
+/// Whether the CPU form of an op over a matrix can run: all f32, and something in the matrix.
+pub(super) fn takes_rows(x: &FlexTensor, others: &[&FlexTensor]) -> bool {
+    let [n, d] = dims(x);
+    n * d > 0 && all_f32(&[x]) && all_f32(others)
+}
+
+/// Rows of one task. Fixed, so that sums over rows are the same bits on any number of threads.
+const ROWS: usize = 64;
+/// Columns whose sums stay in the nearest cache while the rows of a task are added to them.
+const COLUMNS: usize = 1024;
+
+/// A piece of one row of a matrix.
+pub(super) struct Tile {
+    /// The row.
+    pub row: usize,
+    /// The columns of the piece.
+    pub columns: Range<usize>,
+    /// Where the piece lies in the matrix.
+    pub place: Range<usize>,
+    /// Where the piece lies in the rows of its task.
+    pub own: Range<usize>,
+}
+
+/// Walks an `[n, d]` matrix and adds up `m` sums over its rows: `[m]`.
+///
+/// `walk` gets every tile with the rows of `out` `[n, d]` that its task owns (nothing if `out` is
+/// empty) and with the task's sums `[m]`. A task takes a fixed number of rows in their order, and
+/// the sums of the tasks are added in their order.
+pub(super) fn sum_rows(
+    [n, d]: [usize; 2],
+    m: usize,
+    out: &mut [f32],
+    walk: impl Fn(Tile, &mut [f32], &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let tasks = n.div_ceil(ROWS);
+    let mut shares = vec![0f32; tasks * m];
+    let mut outs: Vec<&mut [f32]> = out.chunks_mut(ROWS * d).collect();
+    outs.resize_with(tasks, Default::default);
+    let tasks = shares.par_chunks_mut(m).zip(outs).enumerate();
+    tasks.for_each(|(task, (sums, out))| {
+        let first = task * ROWS;
+        tiles(first..n.min(first + ROWS), d).for_each(|tile| walk(tile, out, sums));
+    });
+    sum_in_order(&shares, m)
+}
+
+/// A block of columns down all `rows`, then the next block.
+fn tiles(rows: Range<usize>, d: usize) -> impl Iterator<Item = Tile> {
+    (0..d).step_by(COLUMNS).flat_map(move |start| {
+        let (first, columns) = (rows.start, start..d.min(start + COLUMNS));
+        rows.clone().map(move |row| Tile {
+            row,
+            place: row * d + columns.start..row * d + columns.end,
+            own: (row - first) * d + columns.start..(row - first) * d + columns.end,
+            columns: columns.clone(),
+        })
+    })
+}
+
+/// The sums of the columns of `shares` `[tasks, m]`.
+fn sum_in_order(shares: &[f32], m: usize) -> Vec<f32> {
+    let mut sums = vec![0f32; m];
+    let blocks = sums.par_chunks_mut(COLUMNS).enumerate();
+    blocks.for_each(|(block, sums)| {
+        for share in shares.chunks(m) {
+            let share = &share[block * COLUMNS..];
+            sums.iter_mut().zip(share).for_each(|(sum, x)| *sum += x);
+        }
+    });
+    sums
 }
