@@ -5,7 +5,7 @@ use burn::backend::{
     Backend, DType, Dispatch, Flex, Shape, TensorMetadata, backend_extension,
     get_or_init_device_settings,
 };
-use burn::tensor::{Slice, Tensor, TensorData};
+use burn::tensor::{Device, Slice, Tensor, TensorData};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
@@ -190,7 +190,12 @@ pub fn adam_rows(
         w.dims(),
         moments.m.dims()
     );
-    let settings = Tensor::cat(vec![step.settings(dims, &w.device()), scale], 0);
+    let dtype = match w.dtype() {
+        DType::F64 => DType::F64,
+        _ => DType::F32, // however narrow the weights
+    };
+    let settings = step.settings(dims, (&w.device(), dtype));
+    let settings = Tensor::cat(vec![settings, scale.cast(dtype)], 0);
     let (m, v) = (take(&mut moments.m), take(&mut moments.v));
     let (w, m, v) = <Dispatch as AdamRowsOps>::adam_rows(
         w.into_dispatch(),
@@ -217,7 +222,7 @@ pub(crate) fn take(x: &mut Tensor<2>) -> Tensor<2> {
 /// A row is never divided by less, so that one of zeros stays one.
 const SHORTEST: f32 = 1e-12;
 
-/// Places in the settings that the backends get, `[SETTINGS]` f32.
+/// Places in the settings that the backends get, `[11]`.
 mod at {
     pub(super) const BETA1: usize = 0;
     pub(super) const NEW1: usize = 1;
@@ -233,7 +238,7 @@ mod at {
 
 impl AdamRows {
     /// All settings but the scale, which follows them. `d_sae` and `d` are below 2²⁴: exact.
-    fn settings(&self, [d_sae, d]: [usize; 2], device: &burn::tensor::Device) -> Tensor<1> {
+    fn settings(&self, [d_sae, d]: [usize; 2], on: (&Device, DType)) -> Tensor<1> {
         let Adam {
             beta1,
             beta2,
@@ -253,7 +258,7 @@ impl AdamRows {
             d_sae as f64,
             d as f64,
         ];
-        Tensor::from_data(TensorData::from(settings.map(|s| s as f32)), device)
+        Tensor::from_data(TensorData::from(settings), on)
     }
 }
 
@@ -579,7 +584,6 @@ impl Rule<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
 
     /// The algorithm as the paper prints it, in f64.
     fn oracle(adam: &Adam, lr: f64, grads: &[f64], mut x: f64) -> f64 {

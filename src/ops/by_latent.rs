@@ -56,13 +56,30 @@ pub struct ByLatent {
 /// assert_eq!(read(groups.rows), [0, 1, 0, 1]);
 /// ```
 pub fn by_latent(latents: Tensor<1, Int>, rows: Tensor<1, Int>, d_sae: usize) -> ByLatent {
+    checked(latents, rows, d_sae, <Dispatch as ByLatentOps>::by_latent)
+}
+
+/// [`by_latent`] in plain tensor operations: slow, and the meaning that the other forms must match.
+pub fn by_latent_reference(
+    latents: Tensor<1, Int>,
+    rows: Tensor<1, Int>,
+    d_sae: usize,
+) -> ByLatent {
+    checked(latents, rows, d_sae, reference::<Dispatch>)
+}
+
+fn checked(
+    latents: Tensor<1, Int>,
+    rows: Tensor<1, Int>,
+    d_sae: usize,
+    run: impl FnOnce(IntTensor<Dispatch>, IntTensor<Dispatch>, usize) -> Triple<Dispatch>,
+) -> ByLatent {
     let ([e], [r]) = (latents.dims(), rows.dims());
     assert!(
         e == r && e < 1 << 31 && d_sae < 1 << 31,
         "by_latent: {e} latents, {r} rows, d_sae = {d_sae}"
     );
-    let (starts, entries, rows) =
-        <Dispatch as ByLatentOps>::by_latent(latents.into_dispatch(), rows.into_dispatch(), d_sae);
+    let (starts, entries, rows) = run(latents.into_dispatch(), rows.into_dispatch(), d_sae);
     ByLatent {
         starts: Tensor::from_dispatch(starts),
         entries: Tensor::from_dispatch(entries),

@@ -13,7 +13,7 @@ mod topk;
 
 pub(crate) use adam_rows::take;
 pub use adam_rows::{Adam, AdamRows, AdamRowsOps, Moments, adam_rows, clip_scale, grad_squares};
-pub use by_latent::{ByLatent, ByLatentOps, by_latent, rows_of_entries};
+pub use by_latent::{ByLatent, ByLatentOps, by_latent, by_latent_reference, rows_of_entries};
 pub use encode_topk::{Encode, EncodeTopkOps, encode_topk};
 pub use sparse_decode::{DENSE_FROM, SparseDecodeOps, sparse_decode, sparse_dot};
 pub use sparse_matmul_t::{LatentSums, SparseMatmulTOps, sparse_matmul_t};

@@ -10,7 +10,11 @@ use burn::tensor::{Int, Tensor, TensorData};
 use inscape::device::{Device, DeviceSpec, block_on, read, read_int, self_check};
 use inscape::ops::{topk, topk_reference};
 
-mod sparse;
+mod adam_rows;
+mod batch;
+mod by_latent;
+mod sparse_decode;
+mod sparse_matmul_t;
 
 type Op = fn(Tensor<2>, usize) -> (Tensor<2>, Tensor<2, Int>);
 
