@@ -5,11 +5,12 @@
 
 use std::sync::OnceLock;
 
-use burn::tensor::{Distribution, Int, Tensor, TensorData};
+use burn::tensor::{DType, Distribution, IndexingUpdateOp, Int, Tensor, TensorData};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use inscape::device::{block_on, read};
 use inscape::ops::Ste;
+use inscape::ops::{Adam, AdamRows, ByLatent, LatentSums, Moments};
 use inscape::{Device, ops};
 
 fn main() {
@@ -68,27 +69,45 @@ fn matmul(bencher: Bencher, (m, k, n): (usize, usize, usize)) {
 }
 
 /// Rows, latents, d, k: MiniLM's at 8x and GPT-2's at 16x.
-const SPARSE: [(usize, usize, usize, usize); 2] = [(2048, 3072, 384, 32), (2048, 12288, 768, 32)];
+const SPARSE: [Sparse; 2] = [(2048, 3072, 384, 32), (2048, 12288, 768, 32)];
+
+type Sparse = (usize, usize, usize, usize);
 
 /// `k` columns a row, spread over the latents.
 fn spread(rows: usize, k: usize, latents: usize) -> Tensor<2, Int> {
     let index = |i: usize| (i.wrapping_mul(2_654_435_761) % latents) as i32;
     let indices: Vec<i32> = (0..rows * k).map(index).collect();
-    Tensor::from_data(TensorData::new(indices, [rows, k]), device().tensor())
+    let data = TensorData::new(indices, [rows, k]);
+    Tensor::from_data(data, (device().tensor(), DType::I32))
 }
 
-/// The items are multiply-adds of the k entries.
-#[divan::bench(args = SPARSE, sample_count = 10)]
-fn sparse_decode(bencher: Bencher, (n, latents, d, k): (usize, usize, usize, usize)) {
-    let (values, indices, w) = (normal(n, k), spread(n, k, latents), normal(latents, d));
-    timed(bencher, n * k * d, || {
-        ops::sparse_decode(values.clone(), indices.clone(), w.clone())
+fn sums((n, latents, d, k): Sparse) -> LatentSums {
+    let groups = ByLatent::of(&spread(n, k, latents), latents);
+    LatentSums::new(normal(n, k).flatten(0, 1), &groups, normal(n, d))
+}
+
+/// The items are entries.
+#[divan::bench(args = SPARSE, sample_count = 20)]
+fn by_latent(bencher: Bencher, (n, latents, _, k): Sparse) {
+    let indices = spread(n, k, latents);
+    timed(bencher, n * k, || {
+        let groups = ByLatent::of(&indices, latents);
+        groups.entries.float().unsqueeze()
     });
 }
 
 /// The items are multiply-adds of the k entries.
 #[divan::bench(args = SPARSE, sample_count = 10)]
-fn sparse_dot(bencher: Bencher, (n, latents, d, k): (usize, usize, usize, usize)) {
+fn sparse_decode(bencher: Bencher, (n, latents, d, k): Sparse) {
+    let (values, indices, w) = (normal(n, k), spread(n, k, latents), normal(latents, d));
+    timed(bencher, n * k * d, || {
+        ops::sparse_decode(values.clone(), indices.clone(), w.clone(), None)
+    });
+}
+
+/// The items are multiply-adds of the k entries.
+#[divan::bench(args = SPARSE, sample_count = 10)]
+fn sparse_dot(bencher: Bencher, (n, latents, d, k): Sparse) {
     let (g, w, indices) = (normal(n, d), normal(latents, d), spread(n, k, latents));
     timed(bencher, n * k * d, || {
         ops::sparse_dot(g.clone(), w.clone(), indices.clone())
@@ -97,10 +116,23 @@ fn sparse_dot(bencher: Bencher, (n, latents, d, k): (usize, usize, usize, usize)
 
 /// The items are multiply-adds of the k entries.
 #[divan::bench(args = SPARSE, sample_count = 10)]
-fn sparse_matmul_t(bencher: Bencher, (n, latents, d, k): (usize, usize, usize, usize)) {
-    let (values, indices, g) = (normal(n, k), spread(n, k, latents), normal(n, d));
-    timed(bencher, n * k * d, || {
-        ops::sparse_matmul_t(values.clone(), indices.clone(), g.clone(), latents)
+fn sparse_matmul_t(bencher: Bencher, case @ (n, _, d, k): Sparse) {
+    let sums = sums(case);
+    timed(bencher, n * k * d, || ops::sparse_matmul_t(&sums));
+}
+
+/// The items are weights.
+#[divan::bench(args = SPARSE, consts = [false, true], sample_count = 10)]
+fn adam_rows<const UNIT: bool>(bencher: Bencher, case @ (_, latents, d, _): Sparse) {
+    let (sums, mut w) = (sums(case), normal(latents, d));
+    let (mut moments, mut step) = (Moments::zeros(&w), adam(UNIT));
+    timed(bencher, latents * d, || {
+        step.t += 1;
+        let scale = Tensor::ones([1], device().tensor());
+        let empty = Tensor::zeros([0, 0], device().tensor());
+        let before = std::mem::replace(&mut w, empty);
+        w = ops::adam_rows(before, &mut moments, &sums, scale, &step);
+        w.clone().slice([0..1, 0..1]) * 1.0 // another buffer: a view would hold w
     });
 }
 
@@ -162,4 +194,80 @@ fn gated_backward(bencher: Bencher, (n, latents): (usize, usize)) {
         let (z, g_f, g_gate) = (z.clone(), g.clone(), g.clone());
         ops::gated_backward(z, v.clone(), v.clone(), v.clone(), g_f, g_gate).0
     });
+/// The items are multiply-adds of the k entries.
+#[divan::bench(args = SPARSE, consts = [false, true], sample_count = 10)]
+fn grad_squares<const UNIT: bool>(bencher: Bencher, case @ (n, latents, d, k): Sparse) {
+    let (sums, w) = (sums(case), normal(latents, d));
+    timed(bencher, n * k * d, || {
+        ops::grad_squares(&sums, UNIT.then_some(&w)).unsqueeze()
+    });
+}
+
+fn adam(unit: bool) -> AdamRows {
+    AdamRows {
+        adam: Adam::default(),
+        t: 0,
+        lr: 1e-3,
+        unit,
+        lazy: false,
+    }
+}
+
+/// Where a dense product overtakes a sparse one on the CPU: what `ops::DENSE_FROM` is read off.
+///
+/// k of 1024 latents, 2048 rows, d = 384; the items are multiply-adds of the k entries, so a dense
+/// product does 1024 / k as many. `INSCAPE_DEVICE=cpu cargo bench --bench ops -- density`
+#[divan::bench_group(sample_count = 10)]
+mod density {
+    use super::*;
+
+    const N: usize = 2048;
+    const LATENTS: usize = 1024;
+    const D: usize = 384;
+    const K: [usize; 9] = [16, 32, 64, 96, 128, 192, 256, 384, 512];
+
+    /// The rows as `[n, latents]`: of the dense product's cost.
+    fn dense(values: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<2> {
+        let zeros = Tensor::<2>::zeros([N, LATENTS], device().tensor());
+        zeros.scatter(1, indices, values, IndexingUpdateOp::Add)
+    }
+
+    /// Sparse at every k: the op sees more latents than the entries have, and never takes them for
+    /// dense.
+    #[divan::bench(args = K)]
+    fn decode_sparse(bencher: Bencher, k: usize) {
+        let latents = (k as f64 / ops::DENSE_FROM) as usize + LATENTS;
+        let (values, indices, w) = (normal(N, k), spread(N, k, LATENTS), normal(latents, D));
+        timed(bencher, N * k * D, || {
+            ops::sparse_decode(values.clone(), indices.clone(), w.clone(), None)
+        });
+    }
+
+    #[divan::bench(args = K)]
+    fn decode_dense(bencher: Bencher, k: usize) {
+        let (values, indices, w) = (normal(N, k), spread(N, k, LATENTS), normal(LATENTS, D));
+        timed(bencher, N * k * D, || {
+            dense(values.clone(), indices.clone()).matmul(w.clone())
+        });
+    }
+
+    /// With the grouping, which the dense form does without.
+    #[divan::bench(args = K)]
+    fn matmul_t_sparse(bencher: Bencher, k: usize) {
+        let (values, indices, g) = (normal(N, k), spread(N, k, LATENTS), normal(N, D));
+        timed(bencher, N * k * D, || {
+            let groups = ByLatent::of(&indices, LATENTS);
+            let values = values.clone().flatten(0, 1);
+            ops::sparse_matmul_t(&LatentSums::new(values, &groups, g.clone()))
+        });
+    }
+
+    #[divan::bench(args = K)]
+    fn matmul_t_dense(bencher: Bencher, k: usize) {
+        let (values, indices, g) = (normal(N, k), spread(N, k, LATENTS), normal(N, D));
+        timed(bencher, N * k * D, || {
+            let rows = dense(values.clone(), indices.clone());
+            rows.transpose().matmul(g.clone())
+        });
+    }
 }

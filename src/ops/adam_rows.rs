@@ -2,17 +2,21 @@
 
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{
-    Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension, get_or_init_device_settings,
+    Backend, DType, Dispatch, Flex, Shape, TensorMetadata, backend_extension,
+    get_or_init_device_settings,
 };
-use burn::tensor::{Slice, Tensor, TensorData};
+use burn::tensor::{Device, Slice, Tensor, TensorData};
 use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::LatentSums;
 use super::flex::{all_f32, floats, floats_1d, owned, row};
 use super::simd::{dot, wide};
-use super::sparse_matmul_t::{HostSums, SparseMatmulTOps};
+use super::sparse_matmul_t::{HostSums, SparseMatmulTOps, sizes_of};
+use super::{LatentSums, cube};
+use crate::wgsl;
 
 /// Adam with decoupled weight decay (Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019).
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -150,7 +154,8 @@ pub fn grad_squares(grad: &LatentSums, directions: Option<&Tensor<2>>) -> Tensor
 ///
 /// Cost: e·d multiply-adds for the e entries, and three reads and three writes of the parameters;
 /// weight and moments are changed in place where nothing else holds them. On the CPU it holds one
-/// row a thread, on wgpu nothing. The reference (other floats, runtimes without WGSL) is a dozen
+/// row a thread; on wgpu, where a workgroup takes a latent, nothing, and of rows longer than 3,072 with
+/// `unit` it sums up the rest twice. The reference (other floats, runtimes without WGSL) is a dozen
 /// passes over dense gradients.
 ///
 /// # Panics
@@ -185,7 +190,12 @@ pub fn adam_rows(
         w.dims(),
         moments.m.dims()
     );
-    let settings = Tensor::cat(vec![step.settings(dims, &w.device()), scale], 0);
+    let dtype = match w.dtype() {
+        DType::F64 => DType::F64,
+        _ => DType::F32, // however narrow the weights
+    };
+    let settings = step.settings(dims, (&w.device(), dtype));
+    let settings = Tensor::cat(vec![settings, scale.cast(dtype)], 0);
     let (m, v) = (take(&mut moments.m), take(&mut moments.v));
     let (w, m, v) = <Dispatch as AdamRowsOps>::adam_rows(
         w.into_dispatch(),
@@ -212,7 +222,7 @@ pub(crate) fn take(x: &mut Tensor<2>) -> Tensor<2> {
 /// A row is never divided by less, so that one of zeros stays one.
 const SHORTEST: f32 = 1e-12;
 
-/// Places in the settings that the backends get, `[SETTINGS]` f32.
+/// Places in the settings that the backends get, `[11]`.
 mod at {
     pub(super) const BETA1: usize = 0;
     pub(super) const NEW1: usize = 1;
@@ -228,7 +238,7 @@ mod at {
 
 impl AdamRows {
     /// All settings but the scale, which follows them. `d_sae` and `d` are below 2²⁴: exact.
-    fn settings(&self, [d_sae, d]: [usize; 2], device: &burn::tensor::Device) -> Tensor<1> {
+    fn settings(&self, [d_sae, d]: [usize; 2], on: (&Device, DType)) -> Tensor<1> {
         let Adam {
             beta1,
             beta2,
@@ -248,7 +258,7 @@ impl AdamRows {
             d_sae as f64,
             d as f64,
         ];
-        Tensor::from_data(TensorData::from(settings.map(|s| s as f32)), device)
+        Tensor::from_data(TensorData::from(settings), on)
     }
 }
 
@@ -369,7 +379,74 @@ fn empty_rows<B: Backend>(starts: IntTensor<B>, like: &FloatTensor<B>) -> BoolTe
     B::bool_expand(B::bool_reshape(empty, Shape::new([d_sae, 1])), shape)
 }
 
-impl AdamRowsOps for CubeBackend {}
+impl AdamRowsOps for CubeBackend {
+    fn grad_squares(
+        w: CubeTensor,
+        starts: CubeTensor,
+        rows: CubeTensor,
+        values: CubeTensor,
+        g: CubeTensor,
+        unit: bool,
+    ) -> CubeTensor {
+        if !cube::takes_wgsl(&[&w, &values, &g]) || !cube::takes_wgsl_ints(&[&starts, &rows]) {
+            return squares_reference::<Self>(w, [starts, rows], [values, g], unit);
+        }
+        cube::assert_addressable("grad_squares", &[&w, &g]);
+        let sizes = sizes_of(&starts, &rows, &g);
+        let [d_sae, _, _, d] = sizes;
+        let squares = cube::output(&g, [d_sae], DType::F32);
+        let inputs = [w, starts, rows, values, g].map(|x| into_contiguous(x).handle);
+        let rest = [cube::sizes(&squares, &sizes), squares.handle.clone()];
+        let kernel = wgsl::GRAD_SQUARES.kernel(&[("UNIT", unit.into()), kept(unit, d)]);
+        let buffers = inputs.into_iter().chain(rest).collect();
+        wgsl::launch(&squares.client, kernel, d_sae as u64, buffers);
+        squares
+    }
+
+    fn adam_rows(
+        w: CubeTensor,
+        m: CubeTensor,
+        v: CubeTensor,
+        starts: CubeTensor,
+        rows: CubeTensor,
+        values: CubeTensor,
+        g: CubeTensor,
+        settings: CubeTensor,
+        unit: bool,
+        lazy: bool,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let floats = [&w, &m, &v, &values, &g, &settings];
+        if !cube::takes_wgsl(&floats) || !cube::takes_wgsl_ints(&[&starts, &rows]) {
+            let (w, sums) = ([w, m, v], [values, g]);
+            return rows_reference::<Self>(w, [starts, rows], sums, settings, [unit, lazy]);
+        }
+        cube::assert_addressable("adam_rows", &[&w, &g]);
+        let [d_sae, d] = cube::dims(&w);
+        let exact = d_sae.max(d) < 1 << 24; // the settings are f32
+        assert!(exact, "adam_rows: w [{d_sae}, {d}] reaches 2^24");
+        let [w, m, v] = [w, m, v].map(cube::owned);
+        let inputs = [starts, rows, values, g, settings].map(|x| into_contiguous(x).handle);
+        let changed = [&w, &m, &v].map(|x| x.handle.clone());
+        let buffers = changed.into_iter().chain(inputs).collect();
+        let constants = [("UNIT", unit.into()), ("LAZY", lazy.into()), kept(unit, d)];
+        let groups = if d == 0 { 0 } else { d_sae as u64 };
+        wgsl::launch(
+            &w.client,
+            wgsl::ADAM_ROWS.kernel(&constants),
+            groups,
+            buffers,
+        );
+        (w, m, v)
+    }
+}
+
+/// Columns of a gradient's row that the shaders keep: where they take it apart, all of them, if the
+/// largest choice, of 12 KiB, has room.
+fn kept(unit: bool, d: usize) -> (&'static str, u32) {
+    let needed = if unit { d as u32 } else { 0 };
+    let row = wgsl::ROW.iter().find(|&&row| needed <= row);
+    ("ROW", *row.unwrap_or(&wgsl::ROW[wgsl::ROW.len() - 1]))
+}
 
 /// Latents that one task of the CPU form handles.
 const ROWS: usize = 16;
@@ -383,6 +460,7 @@ impl AdamRowsOps for Flex {
         g: FlexTensor,
         unit: bool,
     ) -> FlexTensor {
+        let g = g.to_contiguous();
         let (Some(sums), Some(w)) = (
             HostSums::new(&starts, &rows, &values, &g),
             w.as_slice::<f32>(),
@@ -418,6 +496,7 @@ impl AdamRowsOps for Flex {
         unit: bool,
         lazy: bool,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let g = g.to_contiguous();
         let sums = HostSums::new(&starts, &rows, &values, &g);
         let (Some(sums), true) = (sums, all_f32(&[&w, &m, &v, &settings])) else {
             let (w, sums) = ([w, m, v], [values, g]);
@@ -505,7 +584,6 @@ impl Rule<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Device;
 
     /// The algorithm as the paper prints it, in f64.
     fn oracle(adam: &Adam, lr: f64, grads: &[f64], mut x: f64) -> f64 {

@@ -1,14 +1,19 @@
 //! The entries of sparse rows, grouped by latent: what every sum over a latent's entries needs.
 
+use burn::backend::ops::IntTensorOps;
 use burn::backend::tensor::{IndexingUpdateOp, IntTensor};
 use burn::backend::{
     Backend, DType, Dispatch, Flex, IntDType, Shape, TensorMetadata, backend_extension,
 };
 use burn::tensor::{Device, Int, Tensor};
 use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
 use burn_flex::FlexTensor;
+use cubecl::server::Handle;
 
-use super::flex;
+use super::{cube, flex};
+use crate::wgsl;
 
 /// Entries of a sparse batch in the order of their latents, and within a latent in the order in
 /// which they were given.
@@ -22,17 +27,22 @@ pub struct ByLatent {
     pub rows: Tensor<1, Int>,
 }
 
-/// Groups entries by latent: counted, summed up, put in place; nothing is compared or sorted.
+/// Groups entries by latent.
 ///
 /// `latents` and `rows` are `[e]` (i32 or i64), the latent and the row of each entry. Entries of one
 /// latent keep their order, so that every sum over them is the same from run to run.
 ///
 /// # Panics
-/// If the lengths differ, `e` or `d_sae` is 2³¹ or more, or (on the CPU) a latent is not below `d_sae`.
+/// If the lengths differ, `e` or `d_sae` is 2³¹ or more, or (on the CPU) a latent is not in
+/// `0..d_sae`. On wgpu an entry whose latent is not comes behind all others and belongs to no group.
 ///
 /// Cost: on the CPU two passes over the entries, one thread. On wgpu a stable radix sort by 8-bit
-/// digits of the latent. Memory: `d_sae + 2 e` integers, and as much again while it runs. Runtimes
-/// without WGSL take the reference, which sorts on the host.
+/// digits of the latent, as many as `d_sae` has: three kernels each (count, prefix sum, place), then
+/// a binary search a latent. Memory: `d_sae + 2 e` integers, on wgpu another `3¼ e` while it runs.
+/// Runtimes without WGSL and i64 on wgpu take the reference, which sorts on the host.
+///
+/// Source: counting sort, and least-significant-digit radix sort (Knuth, "Sorting and Searching",
+/// 5.2 and 5.2.5) with the ranks of Satish, Harris & Garland 2009, counted over sets of threads.
 ///
 /// ```
 /// use burn::tensor::{Device, Int, Tensor};
@@ -46,13 +56,30 @@ pub struct ByLatent {
 /// assert_eq!(read(groups.rows), [0, 1, 0, 1]);
 /// ```
 pub fn by_latent(latents: Tensor<1, Int>, rows: Tensor<1, Int>, d_sae: usize) -> ByLatent {
+    checked(latents, rows, d_sae, <Dispatch as ByLatentOps>::by_latent)
+}
+
+/// [`by_latent`] in plain tensor operations: slow, and the meaning that the other forms must match.
+pub fn by_latent_reference(
+    latents: Tensor<1, Int>,
+    rows: Tensor<1, Int>,
+    d_sae: usize,
+) -> ByLatent {
+    checked(latents, rows, d_sae, reference::<Dispatch>)
+}
+
+fn checked(
+    latents: Tensor<1, Int>,
+    rows: Tensor<1, Int>,
+    d_sae: usize,
+    run: impl FnOnce(IntTensor<Dispatch>, IntTensor<Dispatch>, usize) -> Triple<Dispatch>,
+) -> ByLatent {
     let ([e], [r]) = (latents.dims(), rows.dims());
     assert!(
         e == r && e < 1 << 31 && d_sae < 1 << 31,
         "by_latent: {e} latents, {r} rows, d_sae = {d_sae}"
     );
-    let (starts, entries, rows) =
-        <Dispatch as ByLatentOps>::by_latent(latents.into_dispatch(), rows.into_dispatch(), d_sae);
+    let (starts, entries, rows) = run(latents.into_dispatch(), rows.into_dispatch(), d_sae);
     ByLatent {
         starts: Tensor::from_dispatch(starts),
         entries: Tensor::from_dispatch(entries),
@@ -125,7 +152,75 @@ fn counts_before<B: Backend>(latents: IntTensor<B>, d_sae: usize) -> IntTensor<B
     B::int_cumsum(counts, 0)
 }
 
-impl ByLatentOps for CubeBackend {}
+impl ByLatentOps for CubeBackend {
+    fn by_latent(latents: CubeTensor, rows: CubeTensor, d_sae: usize) -> Triple<Self> {
+        if !cube::takes_wgsl_ints(&[&latents]) || latents.shape()[0] == 0 {
+            return reference::<Self>(latents, rows, d_sae);
+        }
+        let (starts, entries) = sorted(into_contiguous(latents), d_sae);
+        let rows = Self::int_gather(0, Self::int_cast(rows, IntDType::I32), entries.clone());
+        (starts, entries, rows)
+    }
+}
+
+/// Entries that one workgroup counts and places.
+const BLOCK: usize = 1024;
+/// Values of a digit, and threads of a workgroup.
+const DIGITS: usize = 256;
+
+/// Starts `[d_sae + 1]` and entries `[e]`.
+fn sorted(latents: CubeTensor, d_sae: usize) -> (CubeTensor, CubeTensor) {
+    let e = latents.shape()[0];
+    let made = || cube::output(&latents, [e], DType::I32);
+    let mut from = (latents.handle.clone(), made()); // the first pass reads no entries
+    let mut to = (made().handle, made());
+    for shift in (0..bits(d_sae)).step_by(8) {
+        pass(&latents, &from, &to, [e, d_sae, shift]);
+        std::mem::swap(&mut from, &mut to);
+        if shift == 0 {
+            to.0 = made().handle; // the given latents are not written
+        }
+    }
+    let starts = cube::output(&latents, [d_sae + 1], DType::I32);
+    let sizes = cube::sizes(&latents, &[e, d_sae]);
+    let kernel = wgsl::BY_LATENT_STARTS.kernel(&[]);
+    let groups = (d_sae + 1).div_ceil(DIGITS) as u64;
+    let buffers = vec![from.0, sizes, starts.handle.clone()];
+    wgsl::launch(&latents.client, kernel, groups, buffers);
+    (starts, from.1)
+}
+
+/// Bits of the largest key: `d_sae` itself stands for latents that are not below it. At least one.
+fn bits(d_sae: usize) -> usize {
+    (usize::BITS - d_sae.leading_zeros()).max(1) as usize
+}
+
+/// Latents and entries in an order.
+type Order = (Handle, CubeTensor);
+
+/// Sorts by the digit from bit `shift` on, stably.
+fn pass(on: &CubeTensor, from: &Order, to: &Order, [e, d_sae, shift]: [usize; 3]) {
+    let blocks = e.div_ceil(BLOCK);
+    let counts = cube::output(on, [DIGITS * blocks], DType::U32).handle;
+    let sizes = cube::sizes(on, &[e, d_sae, shift, blocks]);
+    let launch = |shader: &'static wgsl::Shader, constants: &[_], groups, buffers| {
+        wgsl::launch(&on.client, shader.kernel(constants), groups, buffers);
+    };
+    let block = [("BLOCK", BLOCK as u32)];
+    let buffers = vec![from.0.clone(), sizes.clone(), counts.clone()];
+    launch(&wgsl::BY_LATENT_COUNT, &block, blocks as u64, buffers);
+    let length = cube::sizes(on, &[DIGITS * blocks]);
+    launch(&wgsl::BY_LATENT_SCAN, &[], 1, vec![counts.clone(), length]);
+    let buffers = vec![
+        from.0.clone(),
+        from.1.handle.clone(),
+        counts,
+        sizes,
+        to.0.clone(),
+        to.1.handle.clone(),
+    ];
+    launch(&wgsl::BY_LATENT_PLACE, &block, blocks as u64, buffers);
+}
 
 impl ByLatentOps for Flex {
     fn by_latent(latents: FlexTensor, rows: FlexTensor, d_sae: usize) -> Triple<Self> {

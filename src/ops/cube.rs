@@ -1,6 +1,7 @@
 //! What the wgpu side of every op needs: may it launch WGSL, where does it write, what are its sizes.
 
 use burn::backend::{DType, Shape, TensorMetadata};
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
 
@@ -8,8 +9,35 @@ use crate::wgsl;
 
 /// Whether the runtime compiles WGSL and all of these are f32; otherwise an op runs its reference.
 pub(super) fn takes_wgsl(floats: &[&CubeTensor]) -> bool {
-    let fits = |x: &&CubeTensor| x.client.name() == wgsl::RUNTIME && x.dtype == DType::F32;
-    floats.iter().all(fits)
+    all_are(DType::F32, floats)
+}
+
+/// As [`takes_wgsl`], for i32.
+pub(super) fn takes_wgsl_ints(ints: &[&CubeTensor]) -> bool {
+    all_are(DType::I32, ints)
+}
+
+fn all_are(dtype: DType, tensors: &[&CubeTensor]) -> bool {
+    let fits = |x: &&CubeTensor| x.client.name() == wgsl::RUNTIME && x.dtype == dtype;
+    tensors.iter().all(fits)
+}
+
+/// # Panics
+/// If a tensor has more elements than a shader, which counts in u32, can tell apart.
+pub(super) fn assert_addressable(op: &str, tensors: &[&CubeTensor]) {
+    for shape in tensors.iter().map(|x| x.shape()) {
+        let fits = shape.num_elements() <= u32::MAX as usize;
+        assert!(fits, "{op}: {shape:?} has over 2^32 elements");
+    }
+}
+
+/// The tensor, contiguous and in a buffer that may be written: its own where nothing else holds it.
+pub(super) fn owned(x: CubeTensor) -> CubeTensor {
+    let x = into_contiguous(x);
+    match x.can_mut() {
+        true => x,
+        false => x.copy(),
+    }
 }
 
 /// As [`takes_wgsl`], for an op over a matrix: there must also be something in it.

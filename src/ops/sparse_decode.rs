@@ -7,16 +7,22 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IndexingUpdateOp, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
+use burn::backend::{
+    Autodiff, Backend, DType, Dispatch, Flex, Shape, TensorMetadata, backend_extension,
+};
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::by_latent::ByLatentOps;
+use super::cube;
 use super::flex::{self, dims, floats, matrix, row};
 use super::simd::{add_scaled, dot, wide};
 use super::sparse_matmul_t::{SparseMatmulTOps, sums_of};
+use crate::wgsl;
 
 /// Above this share of entries, `k / d_sae`, the CPU multiplies densely: see `benches/ops.rs`.
 pub const DENSE_FROM: f64 = 0.125;
@@ -133,23 +139,67 @@ fn dots<B: Backend>(g: FloatTensor<B>, w: FloatTensor<B>, indices: IntTensor<B>)
     B::float_gather(1, B::float_matmul(g, B::float_transpose(w)), indices)
 }
 
-impl SparseDecodeOps for CubeBackend {}
+impl SparseDecodeOps for CubeBackend {
+    fn sparse_decode(values: CubeTensor, indices: CubeTensor, w: CubeTensor) -> CubeTensor {
+        if !cube::takes_wgsl(&[&values, &w]) || !cube::takes_wgsl_ints(&[&indices]) {
+            return decode::<Self>(values, indices, w);
+        }
+        let ([n, k], [d_sae, d]) = (cube::dims(&values), cube::dims(&w));
+        let y = cube::output(&w, [n, d], DType::F32);
+        let sizes = [n, k, d_sae, d];
+        row_by_row(&wgsl::SPARSE_DECODE, [values, indices, w], sizes, &y);
+        y
+    }
+
+    fn sparse_dot(g: CubeTensor, w: CubeTensor, indices: CubeTensor) -> CubeTensor {
+        if !cube::takes_wgsl(&[&g, &w]) || !cube::takes_wgsl_ints(&[&indices]) {
+            return dots::<Self>(g, w, indices);
+        }
+        let ([n, k], [d_sae, d]) = (cube::dims(&indices), cube::dims(&w));
+        let s = cube::output(&w, [n, k], DType::F32);
+        let sizes = [n, k, d_sae, d];
+        row_by_row(&wgsl::SPARSE_DOT, [g, w, indices], sizes, &s);
+        s
+    }
+}
+
+/// Queues a workgroup for every row of the result.
+fn row_by_row(
+    shader: &'static wgsl::Shader,
+    inputs: [CubeTensor; 3],
+    sizes: [usize; 4],
+    output: &CubeTensor,
+) {
+    let [a, b, c] = inputs.map(into_contiguous);
+    cube::assert_addressable(shader.file, &[&a, &b, &c, output]);
+    let rows = match output.shape().num_elements() {
+        0 => 0,
+        _ => sizes[0] as u64,
+    };
+    let sizes = cube::sizes(output, &sizes);
+    let buffers = vec![a.handle, b.handle, c.handle, sizes, output.handle.clone()];
+    wgsl::launch(&output.client, shader.kernel(&[]), rows, buffers);
+}
 
 impl SparseDecodeOps for Flex {
     fn sparse_decode(values: FlexTensor, indices: FlexTensor, w: FlexTensor) -> FlexTensor {
         let ([n, k], [d_sae, d]) = (dims(&values), dims(&w));
-        if !flex::plain(&[&values, &w], &indices) || d * k == 0 || is_dense(k, d_sae) {
+        if !flex::plain(&[&values, &w], &indices) || d * k == 0 {
+            return decode::<Self>(values, indices, w);
+        }
+        let latents = flex::indices("sparse_decode", &indices, d_sae);
+        if is_dense(k, d_sae) {
             return decode::<Self>(values, indices, w);
         }
         let (values, w) = (values.to_contiguous(), w.to_contiguous());
-        let (w, indices) = (floats(&w), flex::indices("sparse_decode", &indices, d_sae));
-        let entries = floats(&values).par_chunks(k).zip(indices.par_chunks(k));
+        let w = floats(&w);
+        let entries = floats(&values).par_chunks(k).zip(latents.par_chunks(k));
         let mut y = vec![0f32; n * d];
         y.par_chunks_mut(d)
             .zip(entries)
-            .for_each(|(y, (values, indices))| {
+            .for_each(|(y, (values, latents))| {
                 wide(|| {
-                    for (&v, &f) in values.iter().zip(indices) {
+                    for (&v, &f) in values.iter().zip(latents) {
                         add_scaled(y, v, row(w, f as usize, d));
                     }
                 });
@@ -159,16 +209,20 @@ impl SparseDecodeOps for Flex {
 
     fn sparse_dot(g: FlexTensor, w: FlexTensor, indices: FlexTensor) -> FlexTensor {
         let ([n, d], [_, k], [d_sae, _]) = (dims(&g), dims(&indices), dims(&w));
-        if !flex::plain(&[&g, &w], &indices) || d * k == 0 || is_dense(k, d_sae) {
+        if !flex::plain(&[&g, &w], &indices) || d * k == 0 {
+            return dots::<Self>(g, w, indices);
+        }
+        let latents = flex::indices("sparse_dot", &indices, d_sae);
+        if is_dense(k, d_sae) {
             return dots::<Self>(g, w, indices);
         }
         let (g, w) = (g.to_contiguous(), w.to_contiguous());
-        let (w, indices) = (floats(&w), flex::indices("sparse_dot", &indices, d_sae));
+        let w = floats(&w);
         let mut s = vec![0f32; n * k];
-        let rows = floats(&g).par_chunks(d).zip(indices.par_chunks(k));
-        s.par_chunks_mut(k).zip(rows).for_each(|(s, (g, indices))| {
+        let rows = floats(&g).par_chunks(d).zip(latents.par_chunks(k));
+        s.par_chunks_mut(k).zip(rows).for_each(|(s, (g, latents))| {
             wide(|| {
-                for (s, &f) in s.iter_mut().zip(indices) {
+                for (s, &f) in s.iter_mut().zip(latents) {
                     *s = dot(g, row(w, f as usize, d));
                 }
             });

@@ -3,16 +3,22 @@
 use std::ops::Range;
 
 use burn::backend::tensor::{FloatTensor, IndexingUpdateOp, IntTensor};
-use burn::backend::{Backend, Dispatch, Flex, IntDType, Shape, TensorMetadata, backend_extension};
+use burn::backend::{
+    Backend, DType, Dispatch, Flex, IntDType, Shape, TensorMetadata, backend_extension,
+};
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::ByLatent;
 use super::by_latent::{ByLatentOps, rows_of_entries};
+use super::cube;
 use super::flex::{dims, matrix, row};
 use super::simd::{add_scaled, wide};
+use crate::wgsl;
 
 /// A matrix `[d_sae, d]` as the sums it is made of:
 /// row `f` is `Σ values[e] · g[rows[e]]` over `e` in `starts[f]..starts[f + 1]`.
@@ -158,7 +164,35 @@ pub(super) fn sums_of<B: Backend + ByLatentOps + SparseMatmulTOps>(
     B::sparse_matmul_t(starts, rows, values, g)
 }
 
-impl SparseMatmulTOps for CubeBackend {}
+impl SparseMatmulTOps for CubeBackend {
+    fn sparse_matmul_t(
+        starts: CubeTensor,
+        rows: CubeTensor,
+        values: CubeTensor,
+        g: CubeTensor,
+    ) -> CubeTensor {
+        if !cube::takes_wgsl(&[&values, &g]) || !cube::takes_wgsl_ints(&[&starts, &rows]) {
+            return reference::<Self>(starts, rows, values, g);
+        }
+        let sizes = sizes_of(&starts, &rows, &g);
+        let [d_sae, _, _, d] = sizes;
+        let r = cube::output(&g, [d_sae, d], DType::F32);
+        cube::assert_addressable("sparse_matmul_t", &[&g, &r]);
+        let inputs = [starts, rows, values, g].map(|x| into_contiguous(x).handle);
+        let rest = [cube::sizes(&r, &sizes), r.handle.clone()];
+        let buffers = inputs.into_iter().chain(rest).collect();
+        let groups = if d == 0 { 0 } else { d_sae as u64 };
+        let kernel = wgsl::SPARSE_MATMUL_T.kernel(&[]);
+        wgsl::launch(&r.client, kernel, groups, buffers);
+        r
+    }
+}
+
+/// d_sae, e, n and d, as the shaders take them.
+pub(super) fn sizes_of(starts: &CubeTensor, rows: &CubeTensor, g: &CubeTensor) -> [usize; 4] {
+    let [n, d] = cube::dims(g);
+    [starts.shape()[0] - 1, rows.shape()[0], n, d]
+}
 
 impl SparseMatmulTOps for Flex {
     fn sparse_matmul_t(
@@ -167,6 +201,7 @@ impl SparseMatmulTOps for Flex {
         values: FlexTensor,
         g: FlexTensor,
     ) -> FlexTensor {
+        let g = g.to_contiguous();
         let Some(sums) = HostSums::new(&starts, &rows, &values, &g) else {
             return reference::<Self>(starts, rows, values, g);
         };

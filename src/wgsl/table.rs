@@ -20,6 +20,16 @@ const ORDER: &str = include_str!("../../shaders/shared/order.wgsl");
     &GATED,
     &GATED_BACKWARD,
     &CHUNK_SUMS,
+    &TOPK,
+    &BY_LATENT_COUNT,
+    &BY_LATENT_SCAN,
+    &BY_LATENT_PLACE,
+    &BY_LATENT_STARTS,
+    &SPARSE_DECODE,
+    &SPARSE_DOT,
+    &SPARSE_MATMUL_T,
+    &ADAM_ROWS,
+    &GRAD_SQUARES,
 ];
 
 const fn reads(name: &'static str, element: &'static str) -> Binding {
@@ -104,6 +114,21 @@ pub static BATCH_TOPK_MARK: Shader = Shader {
         reads("sizes", "u32"),
         reads("bound", "u32"),
         writes("marks", "u32"),
+/// Entries of a block of the sort behind [`ops::by_latent`](crate::ops::by_latent).
+const BLOCK: &[Constant] = &[Constant {
+    name: "BLOCK",
+    allowed: &[1024],
+}];
+
+/// The first kernel of a pass of [`ops::by_latent`](crate::ops::by_latent).
+pub static BY_LATENT_COUNT: Shader = Shader {
+    file: "sae/by_latent_count.wgsl",
+    text: include_str!("../../shaders/sae/by_latent_count.wgsl"),
+    shared: &[],
+    constants: BLOCK,
+    bindings: &[
+        reads("latents", "u32"),
+        reads("sizes", "u32"),
         writes("counts", "u32"),
     ],
     workgroup: [256, 1, 1],
@@ -146,6 +171,29 @@ pub static JUMP_RELU: Shader = Shader {
         reads("sizes", "u32"),
         writes("f", "u32"),
         writes("l0", "f32"),
+/// The second.
+pub static BY_LATENT_SCAN: Shader = Shader {
+    file: "sae/by_latent_scan.wgsl",
+    text: include_str!("../../shaders/sae/by_latent_scan.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[writes("counts", "u32"), reads("sizes", "u32")],
+    workgroup: [256, 1, 1],
+};
+
+/// The third.
+pub static BY_LATENT_PLACE: Shader = Shader {
+    file: "sae/by_latent_place.wgsl",
+    text: include_str!("../../shaders/sae/by_latent_place.wgsl"),
+    shared: &[],
+    constants: BLOCK,
+    bindings: &[
+        reads("latents", "u32"),
+        reads("entries", "u32"),
+        reads("places", "u32"),
+        reads("sizes", "u32"),
+        writes("placed_latents", "u32"),
+        writes("placed_entries", "u32"),
     ],
     workgroup: [256, 1, 1],
 };
@@ -181,6 +229,16 @@ pub static GATED: Shader = Shader {
         writes("f", "u32"),
         writes("gate", "u32"),
         writes("l0", "f32"),
+/// The last kernel of [`ops::by_latent`](crate::ops::by_latent).
+pub static BY_LATENT_STARTS: Shader = Shader {
+    file: "sae/by_latent_starts.wgsl",
+    text: include_str!("../../shaders/sae/by_latent_starts.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("latents", "u32"),
+        reads("sizes", "u32"),
+        writes("starts", "i32"),
     ],
     workgroup: [256, 1, 1],
 };
@@ -215,4 +273,104 @@ pub static CHUNK_SUMS: Shader = Shader {
         writes("sums", "f32"),
     ],
     workgroup: [256, 1, 1],
+};
+/// The kernel of [`ops::sparse_decode`](crate::ops::sparse_decode).
+pub static SPARSE_DECODE: Shader = Shader {
+    file: "sae/sparse_decode.wgsl",
+    text: include_str!("../../shaders/sae/sparse_decode.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("values", "f32"),
+        reads("indices", "i32"),
+        reads("w", "f32"),
+        reads("sizes", "u32"),
+        writes("y", "f32"),
+    ],
+    workgroup: [128, 1, 1],
+};
+
+/// The kernel of [`ops::sparse_dot`](crate::ops::sparse_dot).
+pub static SPARSE_DOT: Shader = Shader {
+    file: "sae/sparse_dot.wgsl",
+    text: include_str!("../../shaders/sae/sparse_dot.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("g", "f32"),
+        reads("w", "f32"),
+        reads("indices", "i32"),
+        reads("sizes", "u32"),
+        writes("s", "f32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The kernel of [`ops::sparse_matmul_t`](crate::ops::sparse_matmul_t).
+pub static SPARSE_MATMUL_T: Shader = Shader {
+    file: "sae/sparse_matmul_t.wgsl",
+    text: include_str!("../../shaders/sae/sparse_matmul_t.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("starts", "i32"),
+        reads("rows", "i32"),
+        reads("values", "f32"),
+        reads("g", "f32"),
+        reads("sizes", "u32"),
+        writes("r", "f32"),
+    ],
+    workgroup: [128, 1, 1],
+};
+
+const fn switch(name: &'static str) -> Constant {
+    Constant {
+        name,
+        allowed: &[0, 1],
+    }
+}
+
+/// Columns of a row that a workgroup may keep: multiples of 128.
+pub const ROW: &[u32] = &[512, 1024, 2048, 3072];
+
+const ROW_CONSTANT: Constant = Constant {
+    name: "ROW",
+    allowed: ROW,
+};
+
+/// The kernel of [`ops::adam_rows`](crate::ops::adam_rows).
+pub static ADAM_ROWS: Shader = Shader {
+    file: "sae/adam_rows.wgsl",
+    text: include_str!("../../shaders/sae/adam_rows.wgsl"),
+    shared: &[],
+    constants: &[switch("UNIT"), switch("LAZY"), ROW_CONSTANT],
+    bindings: &[
+        writes("w", "f32"),
+        writes("m", "f32"),
+        writes("v", "f32"),
+        reads("starts", "i32"),
+        reads("rows", "i32"),
+        reads("values", "f32"),
+        reads("g", "f32"),
+        reads("settings", "f32"),
+    ],
+    workgroup: [128, 1, 1],
+};
+
+/// The kernel of [`ops::grad_squares`](crate::ops::grad_squares).
+pub static GRAD_SQUARES: Shader = Shader {
+    file: "sae/grad_squares.wgsl",
+    text: include_str!("../../shaders/sae/grad_squares.wgsl"),
+    shared: &[],
+    constants: &[switch("UNIT"), ROW_CONSTANT],
+    bindings: &[
+        reads("w", "f32"),
+        reads("starts", "i32"),
+        reads("rows", "i32"),
+        reads("values", "f32"),
+        reads("g", "f32"),
+        reads("sizes", "u32"),
+        writes("squares", "f32"),
+    ],
+    workgroup: [128, 1, 1],
 };
