@@ -194,6 +194,8 @@ fn gated_backward(bencher: Bencher, (n, latents): (usize, usize)) {
         let (z, g_f, g_gate) = (z.clone(), g.clone(), g.clone());
         ops::gated_backward(z, v.clone(), v.clone(), v.clone(), g_f, g_gate).0
     });
+}
+
 /// The items are multiply-adds of the k entries.
 #[divan::bench(args = SPARSE, consts = [false, true], sample_count = 10)]
 fn grad_squares<const UNIT: bool>(bencher: Bencher, case @ (n, latents, d, k): Sparse) {

@@ -12,7 +12,7 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::flex::{all_f32, floats, floats_1d, owned, row};
+use super::flex::{all_f32, floats, owned, row, vector};
 use super::simd::{dot, wide};
 use super::sparse_matmul_t::{HostSums, SparseMatmulTOps, sizes_of};
 use super::{LatentSums, cube};
@@ -481,7 +481,7 @@ impl AdamRowsOps for Flex {
                 });
             },
         );
-        floats_1d(squares)
+        vector(squares)
     }
 
     fn adam_rows(

@@ -56,7 +56,7 @@ pub(super) fn dims(x: &FlexTensor) -> [usize; 2] {
     [shape[0], shape[1]]
 }
 
-pub(super) fn floats_1d(values: Vec<f32>) -> FlexTensor {
+pub(super) fn vector(values: Vec<f32>) -> FlexTensor {
     let n = values.len();
     FlexTensor::from_data(TensorData::new(values, [n]))
 }
@@ -81,9 +81,6 @@ pub(super) fn owned(x: FlexTensor) -> FlexTensor {
         true => x,
         false => x.to_contiguous(),
     }
-pub(super) fn vector(values: Vec<f32>) -> FlexTensor {
-    let length = values.len();
-    FlexTensor::from_data(TensorData::new(values, [length]))
 }
 
 /// Whether the CPU form of an op over a matrix can run: all f32, and something in the matrix.

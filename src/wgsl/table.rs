@@ -4,23 +4,12 @@ use super::{Binding, Constant, Shader};
 
 /// Every shader of this crate.
 pub static SHADERS: &[&Shader] = &[
+    &TOPK,
     &BATCH_TOPK_DIGIT,
     &BATCH_TOPK_HISTOGRAM,
     &BATCH_TOPK_MARK,
     &BATCH_TOPK_SCAN,
     &BATCH_TOPK_WRITE,
-    &TOPK,
-];
-
-/// Floats as integers of the same order.
-const ORDER: &str = include_str!("../../shaders/shared/order.wgsl");
-    &TOPK,
-    &JUMP_RELU,
-    &JUMP_RELU_BACKWARD,
-    &GATED,
-    &GATED_BACKWARD,
-    &CHUNK_SUMS,
-    &TOPK,
     &BY_LATENT_COUNT,
     &BY_LATENT_SCAN,
     &BY_LATENT_PLACE,
@@ -28,9 +17,17 @@ const ORDER: &str = include_str!("../../shaders/shared/order.wgsl");
     &SPARSE_DECODE,
     &SPARSE_DOT,
     &SPARSE_MATMUL_T,
-    &ADAM_ROWS,
+    &JUMP_RELU,
+    &JUMP_RELU_BACKWARD,
+    &GATED,
+    &GATED_BACKWARD,
+    &CHUNK_SUMS,
     &GRAD_SQUARES,
+    &ADAM_ROWS,
 ];
+
+/// Floats as integers of the same order.
+const ORDER: &str = include_str!("../../shaders/shared/order.wgsl");
 
 const fn reads(name: &'static str, element: &'static str) -> Binding {
     Binding {
@@ -45,14 +42,6 @@ const fn writes(name: &'static str, element: &'static str) -> Binding {
         name,
         element,
         written: true,
-    }
-}
-
-/// A constant that is 1 or 0.
-const fn flag(name: &'static str) -> Constant {
-    Constant {
-        name,
-        allowed: &[0, 1],
     }
 }
 
@@ -114,21 +103,6 @@ pub static BATCH_TOPK_MARK: Shader = Shader {
         reads("sizes", "u32"),
         reads("bound", "u32"),
         writes("marks", "u32"),
-/// Entries of a block of the sort behind [`ops::by_latent`](crate::ops::by_latent).
-const BLOCK: &[Constant] = &[Constant {
-    name: "BLOCK",
-    allowed: &[1024],
-}];
-
-/// The first kernel of a pass of [`ops::by_latent`](crate::ops::by_latent).
-pub static BY_LATENT_COUNT: Shader = Shader {
-    file: "sae/by_latent_count.wgsl",
-    text: include_str!("../../shaders/sae/by_latent_count.wgsl"),
-    shared: &[],
-    constants: BLOCK,
-    bindings: &[
-        reads("latents", "u32"),
-        reads("sizes", "u32"),
         writes("counts", "u32"),
     ],
     workgroup: [256, 1, 1],
@@ -159,6 +133,18 @@ pub static BATCH_TOPK_WRITE: Shader = Shader {
         writes("values", "u32"),
         writes("rows", "i32"),
         writes("columns", "i32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// A constant that is 1 or 0.
+const fn flag(name: &'static str) -> Constant {
+    Constant {
+        name,
+        allowed: &[0, 1],
+    }
+}
+
 /// The forward kernel of [`ops::jump_relu`](crate::ops::jump_relu).
 pub static JUMP_RELU: Shader = Shader {
     file: "sae/jump_relu.wgsl",
@@ -171,29 +157,6 @@ pub static JUMP_RELU: Shader = Shader {
         reads("sizes", "u32"),
         writes("f", "u32"),
         writes("l0", "f32"),
-/// The second.
-pub static BY_LATENT_SCAN: Shader = Shader {
-    file: "sae/by_latent_scan.wgsl",
-    text: include_str!("../../shaders/sae/by_latent_scan.wgsl"),
-    shared: &[],
-    constants: &[],
-    bindings: &[writes("counts", "u32"), reads("sizes", "u32")],
-    workgroup: [256, 1, 1],
-};
-
-/// The third.
-pub static BY_LATENT_PLACE: Shader = Shader {
-    file: "sae/by_latent_place.wgsl",
-    text: include_str!("../../shaders/sae/by_latent_place.wgsl"),
-    shared: &[],
-    constants: BLOCK,
-    bindings: &[
-        reads("latents", "u32"),
-        reads("entries", "u32"),
-        reads("places", "u32"),
-        reads("sizes", "u32"),
-        writes("placed_latents", "u32"),
-        writes("placed_entries", "u32"),
     ],
     workgroup: [256, 1, 1],
 };
@@ -229,16 +192,6 @@ pub static GATED: Shader = Shader {
         writes("f", "u32"),
         writes("gate", "u32"),
         writes("l0", "f32"),
-/// The last kernel of [`ops::by_latent`](crate::ops::by_latent).
-pub static BY_LATENT_STARTS: Shader = Shader {
-    file: "sae/by_latent_starts.wgsl",
-    text: include_str!("../../shaders/sae/by_latent_starts.wgsl"),
-    shared: &[],
-    constants: &[],
-    bindings: &[
-        reads("latents", "u32"),
-        reads("sizes", "u32"),
-        writes("starts", "i32"),
     ],
     workgroup: [256, 1, 1],
 };
@@ -274,6 +227,68 @@ pub static CHUNK_SUMS: Shader = Shader {
     ],
     workgroup: [256, 1, 1],
 };
+
+/// Entries of a block of the sort behind [`ops::by_latent`](crate::ops::by_latent).
+const BLOCK: &[Constant] = &[Constant {
+    name: "BLOCK",
+    allowed: &[1024],
+}];
+
+/// The first kernel of a pass of [`ops::by_latent`](crate::ops::by_latent).
+pub static BY_LATENT_COUNT: Shader = Shader {
+    file: "sae/by_latent_count.wgsl",
+    text: include_str!("../../shaders/sae/by_latent_count.wgsl"),
+    shared: &[],
+    constants: BLOCK,
+    bindings: &[
+        reads("latents", "u32"),
+        reads("sizes", "u32"),
+        writes("counts", "u32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The second.
+pub static BY_LATENT_SCAN: Shader = Shader {
+    file: "sae/by_latent_scan.wgsl",
+    text: include_str!("../../shaders/sae/by_latent_scan.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[writes("counts", "u32"), reads("sizes", "u32")],
+    workgroup: [256, 1, 1],
+};
+
+/// The third.
+pub static BY_LATENT_PLACE: Shader = Shader {
+    file: "sae/by_latent_place.wgsl",
+    text: include_str!("../../shaders/sae/by_latent_place.wgsl"),
+    shared: &[],
+    constants: BLOCK,
+    bindings: &[
+        reads("latents", "u32"),
+        reads("entries", "u32"),
+        reads("places", "u32"),
+        reads("sizes", "u32"),
+        writes("placed_latents", "u32"),
+        writes("placed_entries", "u32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The last kernel of [`ops::by_latent`](crate::ops::by_latent).
+pub static BY_LATENT_STARTS: Shader = Shader {
+    file: "sae/by_latent_starts.wgsl",
+    text: include_str!("../../shaders/sae/by_latent_starts.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("latents", "u32"),
+        reads("sizes", "u32"),
+        writes("starts", "i32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
 /// The kernel of [`ops::sparse_decode`](crate::ops::sparse_decode).
 pub static SPARSE_DECODE: Shader = Shader {
     file: "sae/sparse_decode.wgsl",
