@@ -61,9 +61,9 @@ pub struct BatchTopk {
 /// wait for the device. `x` is copied if it is not contiguous. Floats other than f32, and runtimes
 /// without WGSL, take the reference: it sorts `x`, on the host where Burn has no sort for the device.
 ///
-/// Source: Bussmann, Leask and Nanda, "BatchTopK Sparse Autoencoders" (2024), equation 4, which
-/// applies ReLU first; here the caller does, before or after. Selection by radix digits as in Alabi,
-/// Blanchard, Gordon and Steinbach (2012); the order among ties and of NaN is ours.
+/// Source: Bussmann, Leask and Nanda, "BatchTopK Sparse Autoencoders" (2024), with ReLU left to the
+/// caller, before or after; selection by radix digits on wgpu as in Alabi, Blanchard, Gordon and
+/// Steinbach (2012). The order among ties and of NaN is ours.
 ///
 /// ```
 /// use burn::tensor::Tensor;
