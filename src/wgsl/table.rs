@@ -338,13 +338,6 @@ pub static SPARSE_MATMUL_T: Shader = Shader {
     workgroup: [128, 1, 1],
 };
 
-const fn switch(name: &'static str) -> Constant {
-    Constant {
-        name,
-        allowed: &[0, 1],
-    }
-}
-
 /// Columns of a row that a workgroup may keep: multiples of 128.
 pub const ROW: &[u32] = &[512, 1024, 2048, 3072];
 
@@ -358,7 +351,7 @@ pub static ADAM_ROWS: Shader = Shader {
     file: "sae/adam_rows.wgsl",
     text: include_str!("../../shaders/sae/adam_rows.wgsl"),
     shared: &[],
-    constants: &[switch("UNIT"), switch("LAZY"), ROW_CONSTANT],
+    constants: &[flag("UNIT"), flag("LAZY"), ROW_CONSTANT],
     bindings: &[
         writes("w", "f32"),
         writes("m", "f32"),
@@ -377,7 +370,7 @@ pub static GRAD_SQUARES: Shader = Shader {
     file: "sae/grad_squares.wgsl",
     text: include_str!("../../shaders/sae/grad_squares.wgsl"),
     shared: &[],
-    constants: &[switch("UNIT"), ROW_CONSTANT],
+    constants: &[flag("UNIT"), ROW_CONSTANT],
     bindings: &[
         reads("w", "f32"),
         reads("starts", "i32"),
