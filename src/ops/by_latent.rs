@@ -90,9 +90,8 @@ fn checked(
 impl ByLatent {
     /// Groups `indices` `[n, k]`, entry `i k + j` being in row `i`.
     pub fn of(indices: &Tensor<2, Int>, d_sae: usize) -> Self {
-        let [n, k] = indices.dims();
-        let rows = rows_of_entries(0, [n, k], &indices.device());
-        by_latent(indices.clone().reshape([n * k]), rows, d_sae)
+        let rows = rows_of_entries(0, indices.dims(), &indices.device());
+        by_latent(indices.clone().flatten(0, 1), rows, d_sae)
     }
 
     /// Number of latents.
@@ -103,6 +102,9 @@ impl ByLatent {
 
 /// The row of each entry of `[n, k]`, counted from `first`: `[n k]`, i32.
 pub fn rows_of_entries(first: usize, [n, k]: [usize; 2], device: &Device) -> Tensor<1, Int> {
+    if n * k == 0 {
+        return Tensor::zeros([0], (device, DType::I32));
+    }
     let rows = Tensor::<1, Int>::arange(first as i64..(first + n) as i64, (device, DType::I32));
     rows.unsqueeze_dim::<2>(1).expand([n, k]).flatten(0, 1)
 }

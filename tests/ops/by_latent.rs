@@ -231,9 +231,9 @@ fn planted_faults_are_caught() {
     }
     fn one_too_long(latents: Tensor<1, Int>, rows: Tensor<1, Int>, d_sae: usize) -> ByLatent {
         let groups = by_latent(latents, rows, d_sae);
-        let starts = groups.starts.clone();
-        let late = Tensor::ones([1], (&starts.device(), DType::I32));
-        let starts = starts.slice_assign([7..8], groups.starts.slice([7..8]) + late);
+        let late: Vec<i32> = (0..=d_sae).map(|f| i32::from(f == 7)).collect();
+        let late = Tensor::<1, Int>::from_data(&late[..], &groups.starts.device());
+        let starts = groups.starts.clone() + late.cast(DType::I32);
         ByLatent { starts, ..groups }
     }
     let (case, on) = (entries("ties", 1500, 40), Device::cpu());
