@@ -8,11 +8,35 @@ pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
-/// `y += v x`, nothing at all for `v = 0`.
+/// A number and a row to be multiplied by it.
+type Term<'a> = (f32, &'a [f32]);
+
+/// `y += v x` for one term after another, leaving out those with `v = 0`. Four at a time, so that
+/// `y` is read and written once for all of them; the sum is rounded as if it were one at a time.
 #[inline(always)]
-pub(super) fn add_scaled(y: &mut [f32], v: f32, x: &[f32]) {
-    if v != 0.0 {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y += v * x);
+pub(super) fn add_all<'a>(y: &mut [f32], terms: impl Iterator<Item = Term<'a>>) {
+    let mut terms = terms.filter(|(v, _)| *v != 0.0).fuse();
+    while let Some(a) = terms.next() {
+        match (terms.next(), terms.next(), terms.next()) {
+            (Some(b), Some(c), Some(d)) => add_four(y, [a, b, c, d]),
+            (b, c, _) => [Some(a), b, c]
+                .into_iter()
+                .flatten()
+                .for_each(|t| add_one(y, t)),
+        }
+    }
+}
+
+#[inline(always)]
+fn add_one(y: &mut [f32], (v, x): Term) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y += v * x);
+}
+
+#[inline(always)]
+fn add_four(y: &mut [f32], [(va, a), (vb, b), (vc, c), (vd, d)]: [Term; 4]) {
+    let terms = a.iter().zip(b).zip(c.iter().zip(d));
+    for (y, ((a, b), (c, d))) in y.iter_mut().zip(terms) {
+        *y = *y + va * a + vb * b + vc * c + vd * d;
     }
 }
 
@@ -72,9 +96,15 @@ mod tests {
                 dot(&a, &b),
                 "the same bytes without vector instructions"
             );
-            let mut y = b.clone();
-            wide(|| add_scaled(&mut y, 2.0, &a));
-            assert!((0..n).all(|i| y[i] == b[i] + 2.0 * a[i]));
+            for terms in 0..11 {
+                let v = |t: usize| if t % 3 == 1 { 0.0 } else { value(t) };
+                let (mut y, mut one_by_one) = (b.clone(), b.clone());
+                wide(|| add_all(&mut y, (0..terms).map(|t| (v(t), &a[..]))));
+                (0..terms)
+                    .filter(|t| v(*t) != 0.0)
+                    .for_each(|t| add_one(&mut one_by_one, (v(t), &a)));
+                assert_eq!(y, one_by_one, "{n} numbers, {terms} terms");
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use super::by_latent::ByLatentOps;
 use super::cube;
 use super::flex::{self, dims, floats, matrix, row};
-use super::simd::{add_scaled, dot, wide};
+use super::simd::{add_all, dot, wide};
 use super::sparse_matmul_t::{SparseMatmulTOps, sums_of};
 use crate::wgsl;
 
@@ -198,11 +198,8 @@ impl SparseDecodeOps for Flex {
         y.par_chunks_mut(d)
             .zip(entries)
             .for_each(|(y, (values, latents))| {
-                wide(|| {
-                    for (&v, &f) in values.iter().zip(latents) {
-                        add_scaled(y, v, row(w, f as usize, d));
-                    }
-                });
+                let rows = latents.iter().map(|&f| row(w, f as usize, d));
+                wide(|| add_all(y, values.iter().copied().zip(rows)));
             });
         matrix(y, n, d)
     }

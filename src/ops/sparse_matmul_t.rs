@@ -17,7 +17,7 @@ use super::ByLatent;
 use super::by_latent::{ByLatentOps, rows_of_entries};
 use super::cube;
 use super::flex::{dims, matrix, row};
-use super::simd::{add_scaled, wide};
+use super::simd::{add_all, wide};
 use crate::wgsl;
 
 /// A matrix `[d_sae, d]` as the sums it is made of:
@@ -256,12 +256,7 @@ impl<'a> HostSums<'a> {
     /// Adds the sum of latent `f` to `r` `[d]`.
     #[inline(always)]
     pub(super) fn add_to(&self, f: usize, r: &mut [f32]) {
-        for e in self.entries(f) {
-            add_scaled(
-                r,
-                self.values[e],
-                row(self.g, self.rows[e] as usize, self.d),
-            );
-        }
+        let row = |e: usize| row(self.g, self.rows[e] as usize, self.d);
+        add_all(r, self.entries(f).map(|e| (self.values[e], row(e))));
     }
 }
