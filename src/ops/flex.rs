@@ -89,6 +89,13 @@ pub(super) fn takes_rows(x: &FlexTensor, others: &[&FlexTensor]) -> bool {
     n * d > 0 && all_f32(&[x]) && all_f32(others)
 }
 
+/// `v` where `keep` holds, NaN where `nan` holds, 0 elsewhere. Made of bits: with branches the
+/// compiler does not turn the loops around it into vector instructions.
+pub(super) fn masked(v: f32, keep: bool, nan: bool) -> f32 {
+    let mask = |holds: bool| u32::from(holds).wrapping_neg();
+    f32::from_bits(v.to_bits() & mask(keep) | f32::NAN.to_bits() & mask(nan))
+}
+
 /// Rows of one task. Fixed, so that sums over rows are the same bits on any number of threads.
 const ROWS: usize = 64;
 /// Columns whose sums stay in the nearest cache while the rows of a task are added to them.

@@ -81,14 +81,10 @@ impl Latents {
     }
 }
 
-/// `v` where both are above 0, NaN where either is NaN, 0 elsewhere.
-fn opened(pi: f32, magnitude: f32, v: f32) -> f32 {
-    let nan = pi.is_nan() || magnitude.is_nan();
-    match (nan, pi > 0.0 && magnitude > 0.0) {
-        (true, _) => f32::NAN,
-        (_, true) => v,
-        _ => 0.0,
-    }
+/// Whether both are above 0, and whether either is NaN; without a branch, for the vector units.
+fn open(pi: f32, magnitude: f32) -> (bool, bool) {
+    let above = (pi > 0.0) & (magnitude > 0.0);
+    (above, pi.is_nan() | magnitude.is_nan())
 }
 
 fn forward_rows(z: &[f32], latents: &Latents) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
@@ -107,9 +103,10 @@ fn forward_row(z: &[f32], latents: &Latents, f: &mut [f32], gate: &mut [f32]) ->
     let elements = z.iter().zip(latents.at(0..z.len()));
     for ((&z, (&b_gate, (&b_mag, &scale))), (f, gate)) in elements.zip(f.iter_mut().zip(gate)) {
         let (pi, magnitude) = (z + b_gate, z * scale + b_mag);
-        *f = opened(pi, magnitude, magnitude);
-        *gate = opened(pi, pi, pi);
-        active += u32::from(pi > 0.0 && magnitude > 0.0);
+        let (open, nan) = open(pi, magnitude);
+        *f = flex::masked(magnitude, open, nan);
+        *gate = flex::masked(pi, pi > 0.0, pi.is_nan());
+        active += u32::from(open);
     }
     active as f32
 }
@@ -125,29 +122,28 @@ fn backward_rows(
     let sums = flex::sum_rows([z.len() / d, d], 3 * d, &mut dz, |tile, dz, sums| {
         let (place, columns) = (tile.place, tile.columns);
         let (z, dz) = (&z[place.clone()], &mut dz[tile.own]);
-        let (of_gate, of_f) = sums.split_at_mut(d);
-        if of.f() {
-            let (of_b_mag, of_r_mag) = of_f.split_at_mut(d);
-            let sums = [
-                &mut of_b_mag[columns.clone()],
-                &mut of_r_mag[columns.clone()],
-            ];
-            back_through_f(
-                z,
-                &g_f[place.clone()],
-                latents.at(columns.clone()),
-                dz,
-                sums,
-            );
+        let (of_b_gate, rest) = sums.split_at_mut(d);
+        let (of_b_mag, of_r_mag) = rest.split_at_mut(d);
+        match of.f() {
+            true => {
+                let (g, latents) = (&g_f[place.clone()], latents.at(columns.clone()));
+                let (of_b_mag, of_r_mag) = (
+                    &mut of_b_mag[columns.clone()],
+                    &mut of_r_mag[columns.clone()],
+                );
+                back_through_f(z, g, latents, dz, [of_b_mag, of_r_mag]);
+            }
+            false => dz.fill(0.0), // written before it is read: new memory is mapped once
         }
         if of.gate() {
             let b_gate = &latents.b_gate[columns.clone()];
-            back_through_gate(z, &g_gate[place], b_gate, dz, &mut of_gate[columns]);
+            back_through_gate(z, &g_gate[place], b_gate, dz, &mut of_b_gate[columns]);
         }
     });
     (dz, sums)
 }
 
+/// Writes `dz`, and adds to the sums.
 fn back_through_f<'a>(
     z: &[f32],
     g_f: &[f32],
@@ -161,17 +157,19 @@ fn back_through_f<'a>(
         elements.zip(dz.iter_mut().zip(sums))
     {
         let (pi, magnitude) = (z + b_gate, z * scale + b_mag);
-        *dz += opened(pi, magnitude, g * scale);
-        *of_b_mag += opened(pi, magnitude, g);
-        *of_r_mag += opened(pi, magnitude, g * scale * z);
+        let (open, nan) = open(pi, magnitude);
+        *dz = flex::masked(g * scale, open, nan);
+        *of_b_mag += flex::masked(g, open, nan);
+        *of_r_mag += flex::masked(g * scale * z, open, nan);
     }
 }
 
+/// Adds to `dz` and to the sums.
 fn back_through_gate(z: &[f32], g: &[f32], b_gate: &[f32], dz: &mut [f32], sums: &mut [f32]) {
     let elements = z.iter().zip(g).zip(b_gate);
     for (((&z, &g), &b_gate), (dz, sum)) in elements.zip(dz.iter_mut().zip(sums)) {
         let pi = z + b_gate;
-        let through = opened(pi, pi, g);
+        let through = flex::masked(g, pi > 0.0, pi.is_nan());
         *dz += through;
         *sum += through;
     }

@@ -51,15 +51,6 @@ impl JumpReluOps for Flex {
     }
 }
 
-/// `v` above the threshold, 0 at or below it, NaN if that cannot be told.
-fn jump(z: f32, threshold: f32, v: f32) -> f32 {
-    match (z > threshold, z <= threshold) {
-        (true, _) => v,
-        (_, true) => 0.0,
-        _ => f32::NAN,
-    }
-}
-
 fn forward_rows(z: &[f32], threshold: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let d = threshold.len();
     let (mut f, mut l0) = (vec![0f32; z.len()], vec![0f32; z.len() / d]);
@@ -67,8 +58,9 @@ fn forward_rows(z: &[f32], threshold: &[f32]) -> (Vec<f32>, Vec<f32>) {
     rows.zip(&mut l0).for_each(|((f, z), l0)| {
         let mut active = 0u32;
         for ((f, &z), &threshold) in f.iter_mut().zip(z).zip(threshold) {
-            *f = jump(z, threshold, z);
-            active += u32::from(z > threshold);
+            let above = z > threshold;
+            *f = flex::masked(z, above, z.is_nan() | threshold.is_nan());
+            active += u32::from(above);
         }
         *l0 = active as f32;
     });
@@ -141,18 +133,6 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// `v` if the threshold is less than `half` away, else 0, NaN if that cannot be told.
-fn near(z: f32, threshold: f32, half: f32, v: f32) -> f32 {
-    match (
-        (z - threshold).abs() < half,
-        z > threshold || z <= threshold,
-    ) {
-        (true, _) => v,
-        (_, true) => 0.0,
-        _ => f32::NAN,
-    }
-}
-
 fn back_through_both(
     z: &[f32],
     threshold: &[f32],
@@ -164,13 +144,21 @@ fn back_through_both(
 ) {
     let latents = z.iter().zip(threshold).zip(g_f);
     for (((&z, &threshold), &g), (dz, sum)) in latents.zip(dz.iter_mut().zip(sums)) {
-        *dz = jump(z, threshold, g);
-        *sum += near(z, threshold, half, threshold * g + g_l0);
+        let (nan, near) = (
+            z.is_nan() | threshold.is_nan(),
+            (z - threshold).abs() < half,
+        );
+        *dz = flex::masked(g, z > threshold, nan);
+        *sum += flex::masked(threshold * g + g_l0, near, nan);
     }
 }
 
 fn back_through_l0(z: &[f32], threshold: &[f32], g_l0: f32, half: f32, sums: &mut [f32]) {
     for ((&z, &threshold), sum) in z.iter().zip(threshold).zip(sums) {
-        *sum += near(z, threshold, half, g_l0);
+        let (nan, near) = (
+            z.is_nan() | threshold.is_nan(),
+            (z - threshold).abs() < half,
+        );
+        *sum += flex::masked(g_l0, near, nan);
     }
 }
