@@ -8,6 +8,7 @@ use inscape::ops::{
 };
 
 use super::batch::*;
+use super::near::{Near, Rounding, within};
 use super::*;
 
 /// Some steps, each on a batch of its own.
@@ -206,88 +207,6 @@ fn state(w: &Tensor<2>, moments: &Moments<2>) -> State {
     [w, &moments.m, &moments.v].map(|x| floats(x.clone()))
 }
 
-/// A number in f64 and how far a device that rounds by `u` may be from it: running error analysis
-/// (Wilkinson), every operation adding its own rounding.
-#[derive(Clone, Copy, Default)]
-struct Near {
-    x: f64,
-    off: f64,
-}
-
-/// Arithmetic that rounds by `u`, at most `u` times the depth in a sum.
-#[derive(Clone, Copy)]
-struct Rounding {
-    u: f64,
-    lanes: usize,
-}
-
-impl Rounding {
-    /// Quotients and roots of WGSL are good to three units in the last place. Rows are summed up in
-    /// at least 32 lanes.
-    const F32: Self = Self {
-        u: 4.0 * EPS,
-        lanes: 32,
-    };
-    const F64: Self = Self {
-        u: 4.0 * f64::EPSILON,
-        lanes: 1,
-    };
-
-    fn near(self, x: f64, off: f64) -> Near {
-        let off = off + self.u * x.abs();
-        Near { x, off }
-    }
-
-    fn times(self, a: Near, b: Near) -> Near {
-        let off = a.x.abs() * b.off + b.x.abs() * a.off + a.off * b.off;
-        self.near(a.x * b.x, off)
-    }
-
-    fn scaled(self, by: f64, a: Near) -> Near {
-        self.times(self.near(by, 0.0), a)
-    }
-
-    fn plus(self, a: Near, b: Near) -> Near {
-        self.near(a.x + b.x, a.off + b.off)
-    }
-
-    fn minus(self, a: Near, b: Near) -> Near {
-        self.near(a.x - b.x, a.off + b.off)
-    }
-
-    /// `a / b` for b known to be at least `least`.
-    fn over(self, a: Near, b: Near, least: f64) -> Near {
-        let most = (a.x.abs() + a.off) / (b.x - b.off).max(least);
-        let x = a.x / b.x;
-        self.near(x, most - x.abs())
-    }
-
-    fn root(self, a: Near) -> Near {
-        let x = a.x.sqrt();
-        let (low, high) = ((a.x - a.off).max(0.0).sqrt(), (a.x + a.off).sqrt());
-        self.near(x, (x - low).max(high - x))
-    }
-
-    /// A sum one after the other, in `lanes` at once.
-    fn sum(self, lanes: usize, terms: impl Iterator<Item = Near>) -> Near {
-        let (mut sum, mut size, mut count) = (Near::default(), 0.0, 0);
-        for term in terms {
-            sum.x += term.x;
-            sum.off += term.off;
-            size += term.x.abs();
-            count += 1;
-        }
-        let depth = count / lanes + 8;
-        sum.off += self.u * depth as f64 * size;
-        sum
-    }
-
-    fn dot(self, a: &[Near], b: &[Near]) -> Near {
-        let terms = a.iter().zip(b).map(|(&a, &b)| self.times(a, b));
-        self.sum(self.lanes, terms)
-    }
-}
-
 /// What a step should lead to, from the very numbers that the device had before: bounds of more than
 /// one step would grow without measure, as gradients next to 0 may take either sign.
 struct Oracle {
@@ -373,17 +292,6 @@ impl Oracle {
         let w = r.minus(r.scaled(1.0 - RATE * adam.weight_decay, self.w[i]), moved);
         (self.w[i], self.m[i], self.v[i]) = (w, m, v);
     }
-}
-
-fn within(name: &str, got: &[f64], want: &[Near]) -> Result<(), String> {
-    assert_eq!(got.len(), want.len(), "{name}");
-    for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        let (Near { x, off }, far) = (*want, (got - want.x).abs());
-        if far.is_nan() || far > off {
-            return Err(format!("{name}[{i}]: {got} for {x}, over {off:e}"));
-        }
-    }
-    Ok(())
 }
 
 fn compare(case: &Steps, states: &[State], rounding: Rounding) -> Result<(), String> {

@@ -13,6 +13,7 @@ use inscape::ops::{topk, topk_reference};
 mod adam_rows;
 mod batch;
 mod by_latent;
+mod near;
 mod sparse_decode;
 mod sparse_matmul_t;
 
