@@ -1,6 +1,7 @@
 //! Operations that Burn does not have: each with its meaning in tensor operations, a plain-Rust
 //! form for the CPU backend, and a WGSL kernel for wgpu.
 
+mod adam;
 mod adam_rows;
 mod autodiff;
 mod batch_topk;
@@ -16,8 +17,9 @@ mod sparse_decode;
 mod sparse_matmul_t;
 mod topk;
 
+pub use adam::{Adam, Moments, clip_scale};
 pub(crate) use adam_rows::take;
-pub use adam_rows::{Adam, AdamRows, AdamRowsOps, Moments, adam_rows, clip_scale, grad_squares};
+pub use adam_rows::{AdamRows, AdamRowsOps, adam_rows, grad_squares};
 pub use batch_topk::{BatchTopk, BatchTopkOps, batch_topk, batch_topk_reference};
 pub use by_latent::{ByLatent, ByLatentOps, by_latent, by_latent_reference, rows_of_entries};
 pub use encode_topk::{Encode, EncodeTopkOps, encode_topk};

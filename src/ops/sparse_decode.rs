@@ -35,7 +35,8 @@ pub const DENSE_FROM: f64 = 0.125;
 ///
 /// Cost: n·k·d multiply-adds and no scratch. On the CPU, from an eighth of the latents on
 /// ([`DENSE_FROM`]), a dense product over `[n, d_sae]`, which it then holds; so does the reference,
-/// for other floats and runtimes without WGSL.
+/// for other floats and runtimes without WGSL. Elsewhere an entry of value 0 is passed over, whatever
+/// its row of `w` holds.
 ///
 /// # Panics
 /// If the shapes do not fit, or (on the CPU) an index is not below `d_sae`. On wgpu an index that is

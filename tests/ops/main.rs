@@ -17,6 +17,7 @@ mod by_latent;
 mod encode_topk;
 mod gated;
 mod jump_relu;
+mod near;
 mod rows;
 mod sparse_decode;
 mod sparse_matmul_t;
