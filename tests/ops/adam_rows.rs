@@ -434,7 +434,7 @@ fn planted_faults_are_caught() {
     assert!(compare_squares(&UNIT, &squares, Rounding::F32).is_err());
 }
 
-/// Most weights are held to a hundredth of a step; the others' gradients are next to 0, and all are
+/// Most weights are held to a tenth of a step; the others' gradients are next to 0, and all are
 /// where there is one column, along which the row lies.
 #[test]
 fn the_bounds_are_narrow() {
@@ -444,7 +444,7 @@ fn the_bounds_are_narrow() {
         for (t, before) in (1..=case.count).zip(&states) {
             let mut oracle = Oracle::new(case, before, Rounding::F32);
             oracle.step(t);
-            let narrow = oracle.w.iter().filter(|w| w.off < 0.01 * RATE).count();
+            let narrow = oracle.w.iter().filter(|w| w.off < 0.1 * RATE).count();
             let (name, all) = (case.name, oracle.w.len());
             assert!(narrow * 5 >= all * 4, "{name}, {t}: {narrow} of {all}");
         }
