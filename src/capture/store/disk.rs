@@ -91,7 +91,10 @@ impl Disk {
 
     /// Makes the rename itself last. Directories can be flushed on Unix only.
     fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        let dir = path.parent().unwrap_or(path);
+        let dir = match path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."), // a bare file name
+        };
         self.step(Step::SyncDir, dir)?;
         if cfg!(unix) {
             File::open(dir)?.sync_all()?;
