@@ -11,22 +11,17 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use inscape::capture::{CaptureConfig, capture};
-use inscape::device::{Device, DeviceSpec, block_on, read};
+use inscape::device::{Device, block_on, read};
 use inscape::hook::{Hooks, Tap};
 use inscape::model::family::llama::{Config, Llama};
 use inscape::model::load::RandomInit;
 use inscape::model::{self, Model, Network, Param, Tokens, next_token_loss};
 use inscape::sae::{TrainConfig, Trainer};
 
-fn gpu() -> Device {
-    let device = match std::env::var("INSCAPE_TEST_DEVICE") {
-        Ok(spec) => Device::open(&spec.parse().unwrap()),
-        Err(_) => Device::open(&DeviceSpec::Software).or_else(|_| Device::open(&DeviceSpec::Wgpu)),
-    };
-    let device = device.unwrap_or_else(|e| panic!("the GPU tests need a wgpu adapter: {e}"));
-    println!("gpu suite ran on: {}", device.name());
-    device
-}
+#[path = "shared/gpu.rs"]
+mod shared;
+
+use shared::gpu;
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

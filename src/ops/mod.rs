@@ -25,6 +25,6 @@ pub use by_latent::{ByLatent, ByLatentOps, by_latent, by_latent_reference, rows_
 pub use encode_topk::{Encode, EncodeTopkOps, encode_topk};
 pub use gated::{GatedOps, GatedOutputs, gated, gated_backward};
 pub use jump_relu::{JumpReluOps, Ste, jump_relu, jump_relu_backward};
-pub use sparse_decode::{DENSE_FROM, SparseDecodeOps, sparse_decode, sparse_dot};
-pub use sparse_matmul_t::{LatentSums, SparseMatmulTOps, sparse_matmul_t};
+pub use sparse_decode::{SparseDecodeOps, sparse_decode, sparse_dot};
+pub use sparse_matmul_t::{DENSE_FROM, LatentSums, SparseMatmulTOps, sparse_matmul_t};
 pub use topk::{TopkOps, topk, topk_reference};

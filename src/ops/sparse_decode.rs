@@ -21,11 +21,8 @@ use super::by_latent::ByLatentOps;
 use super::cube;
 use super::flex::{self, dims, floats, matrix, row};
 use super::simd::{add_all, dot, wide};
-use super::sparse_matmul_t::{SparseMatmulTOps, sums_of};
+use super::sparse_matmul_t::{SparseMatmulTOps, is_dense, sums_of};
 use crate::wgsl;
-
-/// Above this share of entries, `k / d_sae`, the CPU multiplies densely: see `benches/ops.rs`.
-pub const DENSE_FROM: f64 = 0.125;
 
 /// `y[i] = Σ_j values[i, j] · w[indices[i, j]] + b`: sparse rows times a matrix.
 ///
@@ -33,8 +30,8 @@ pub const DENSE_FROM: f64 = 0.125;
 /// `[n, d]`. On an autodiff device gradients flow to the values, to `w` and to `b`; that of `w` is
 /// [`sparse_matmul_t`](super::sparse_matmul_t), summed in the order of the rows.
 ///
-/// Cost: n·k·d multiply-adds and no scratch. On the CPU, from an eighth of the latents on
-/// ([`DENSE_FROM`]), a dense product over `[n, d_sae]`, which it then holds; so does the reference,
+/// Cost: n·k·d multiply-adds and no scratch. On the CPU, from a quarter of the latents on
+/// ([`DENSE_FROM`](super::DENSE_FROM)), a dense product over `[n, d_sae]`, which it then holds; so does the reference,
 /// for other floats and runtimes without WGSL. Elsewhere an entry of value 0 is passed over, whatever
 /// its row of `w` holds.
 ///
@@ -227,11 +224,6 @@ impl SparseDecodeOps for Flex {
         });
         matrix(s, n, k)
     }
-}
-
-/// Whether a dense product is the faster one on the CPU.
-fn is_dense(k: usize, d_sae: usize) -> bool {
-    k as f64 >= DENSE_FROM * d_sae as f64
 }
 
 /// Backward of [`sparse_decode`] by the values and by `w`.

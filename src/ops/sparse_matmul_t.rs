@@ -64,6 +64,17 @@ impl LatentSums {
         }
     }
 
+    /// The same sums, worked out where entries are so many that this is the faster way: from
+    /// [`DENSE_FROM`] on, when holding `[d_sae, d]` and a dense product cost less than going through
+    /// the entries of each latent more than once.
+    pub fn condensed(self) -> Self {
+        let ([d_sae, _], [n, _]) = (self.dims(), self.g.dims());
+        match is_dense(self.rows.dims()[0], n * d_sae) {
+            true => Self::of_matrix(sparse_matmul_t(&self)),
+            false => self,
+        }
+    }
+
     /// Latents and columns.
     pub fn dims(&self) -> [usize; 2] {
         [self.starts.dims()[0] - 1, self.g.dims()[1]]
@@ -79,7 +90,7 @@ impl LatentSums {
 ///
 /// Cost: e·d multiply-adds, no scratch; on the CPU one latent after another on all threads, on wgpu a
 /// workgroup a latent. Other floats and runtimes without WGSL take the reference, a dense product
-/// over `[n, d_sae]`, which it holds.
+/// over `[n, d_sae]`, which it holds; so does the CPU from [`DENSE_FROM`] on.
 ///
 /// Source: the count, prefix sum and segment sum of Gao et al. 2024, appendix D, without its atomics.
 ///
@@ -146,6 +157,15 @@ fn latent_of_entries<B: Backend>(starts: IntTensor<B>, e: usize) -> IntTensor<B>
     B::int_slice(begun, &[burn::tensor::Slice::from(0..e)])
 }
 
+/// Above this share of entries in `[n, d_sae]` the CPU multiplies densely. Measured with two cores,
+/// d = 384, 1,024 latents and 2,048 rows: [`sparse_decode`](super::sparse_decode) lost nowhere up to
+/// a half, [`sparse_matmul_t`] from a quarter on (`cargo bench --bench ops -- density`).
+pub const DENSE_FROM: f64 = 0.25;
+
+pub(super) fn is_dense(entries: usize, all: usize) -> bool {
+    entries as f64 >= DENSE_FROM * all as f64
+}
+
 /// `Σ values[i, j] · g[i]` by latent, from sparse rows as they are.
 pub(super) fn sums_of<B: Backend + ByLatentOps + SparseMatmulTOps>(
     values: FloatTensor<B>,
@@ -205,6 +225,9 @@ impl SparseMatmulTOps for Flex {
         let Some(sums) = HostSums::new(&starts, &rows, &values, &g) else {
             return reference::<Self>(starts, rows, values, g);
         };
+        if sums.is_dense() {
+            return reference::<Self>(starts, rows, values, g);
+        }
         let (d_sae, d) = (sums.d_sae(), sums.d);
         let mut r = vec![0f32; d_sae * d];
         let each = r.par_chunks_mut(d).enumerate();
@@ -243,6 +266,12 @@ impl<'a> HostSums<'a> {
 
     pub(super) fn d_sae(&self) -> usize {
         self.starts.len() - 1
+    }
+
+    /// Whether a dense product is the faster one; for a few columns it never is.
+    fn is_dense(&self) -> bool {
+        let n = self.g.len() / self.d;
+        self.d >= 32 && is_dense(self.rows.len(), n * self.d_sae())
     }
 
     fn entries(&self, f: usize) -> Range<usize> {

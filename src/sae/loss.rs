@@ -26,7 +26,8 @@ pub struct Gradients {
 ///
 /// Cost: one dense product `[n, d_in] · [d_in, d_sae]` (and one over the dead latents), and sparse
 /// products over the active ones. Holds four matrices `[n, d_in]`, `n k` entries and what
-/// [`ops::encode_topk`] holds; no `[n, d_sae]` and no `[d_sae, d_in]`.
+/// [`ops::encode_topk`] holds; no `[n, d_sae]` and no `[d_sae, d_in]`, unless a quarter
+/// of the latents or more are active, where that is the faster way ([`LatentSums::condensed`]).
 pub fn backward(
     sae: &TopK,
     x: Tensor<2>,
@@ -125,9 +126,9 @@ fn gradients(sae: &TopK, terms: Vec<Term>, centred: Tensor<2>, b_dec: Tensor<1>)
     let mut w_enc = LatentSums::new(dz, &groups, centred);
     w_enc.rows = w_enc.rows.remainder_scalar(n as i64);
     Gradients {
-        w_enc,
+        w_enc: w_enc.condensed(),
         b_enc,
-        w_dec,
+        w_dec: w_dec.condensed(),
         b_dec: b_dec - through_encoder.squeeze_dim(0),
     }
 }

@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use inscape::device::{Device, DeviceSpec, block_on, read, read_int, self_check};
+use inscape::device::{Device, block_on, read, read_int, self_check};
 use inscape::ops::{topk, topk_reference};
 
 mod adam_rows;
@@ -19,8 +19,12 @@ mod gated;
 mod jump_relu;
 mod near;
 mod rows;
+#[path = "../shared/gpu.rs"]
+mod shared;
 mod sparse_decode;
 mod sparse_matmul_t;
+
+use shared::gpu;
 
 type Op = fn(Tensor<2>, usize) -> (Tensor<2>, Tensor<2, Int>);
 
@@ -234,16 +238,6 @@ fn suite(op: Op, cases: &[Case], device: &Device) {
     for case in cases {
         compare(op, case, device).unwrap();
     }
-}
-
-fn gpu() -> Device {
-    let device = match std::env::var("INSCAPE_TEST_DEVICE") {
-        Ok(spec) => Device::open(&spec.parse().unwrap()),
-        Err(_) => Device::open(&DeviceSpec::Software).or_else(|_| Device::open(&DeviceSpec::Wgpu)),
-    };
-    let device = device.unwrap_or_else(|e| panic!("the GPU tests need a wgpu adapter: {e}"));
-    println!("GPU tests run on {}", device.name());
-    device
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Sums by latent against plain f64 loops.
 
 use burn::tensor::DType;
-use inscape::ops::{ByLatent, LatentSums, sparse_matmul_t};
+use inscape::ops::{ByLatent, DENSE_FROM, LatentSums, sparse_matmul_t};
 
 use super::batch::*;
 use super::*;
@@ -45,6 +45,24 @@ fn small() -> Vec<Batch> {
 #[test]
 fn the_cpu_form_is_right() {
     suite(&batches(), &Device::cpu(), DType::F32, EPS);
+}
+
+/// Either side of the share of entries from which the CPU multiplies densely.
+#[test]
+fn the_dense_form_and_the_sparse_one_are_right() {
+    let (dense, sparse) = (
+        batch("dense", [40, 16, 64, 40]),
+        batch("sparse", [40, 16, 65, 40]),
+    );
+    assert!(16.0 >= DENSE_FROM * 64.0 && 16.0 < DENSE_FROM * 65.0);
+    let cpu = Device::cpu();
+    suite(&[dense, sparse], &cpu, DType::F32, EPS);
+    for (d_sae, entries) in [(64, 64), (65, 40 * 16)] {
+        let case = batch("condensed", [40, 16, d_sae, 40]);
+        let sums = sums_on(&case, &cpu, DType::F32).condensed();
+        assert_eq!(sums.values.dims(), [entries], "{d_sae}");
+        close(&case, &floats(sparse_matmul_t(&sums)), EPS).unwrap();
+    }
 }
 
 #[test]

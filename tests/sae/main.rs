@@ -7,6 +7,8 @@ mod format;
 mod gradients;
 mod resume;
 mod settings;
+#[path = "../shared/gpu.rs"]
+mod shared;
 mod spliced;
 mod training;
 
