@@ -16,18 +16,6 @@ const NAN: u32 = 0x7fc00000u; // the bits of the NaN that is written
 var<workgroup> dims: vec2<u32>;
 var<workgroup> count: atomic<u32>;
 
-fn is_nan(bits: u32) -> bool {
-    return (bits & 0x7fffffffu) > 0x7f800000u;
-}
-
-// Ordered as the floats are, for all but NaN.
-fn key_of(bits: u32) -> u32 {
-    if (bits & 0x7fffffffu) == 0u {
-        return 0x80000000u;
-    }
-    return select(bits ^ 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
-
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

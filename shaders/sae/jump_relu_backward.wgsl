@@ -16,18 +16,6 @@ const OF_F: u32 = 1u; // 1: f has a gradient; 0: only l0 has, and g_f and dz are
 @group(0) @binding(5) var<storage, read_write> dz: array<u32>; // [n, d_sae], the bits of f32
 @group(0) @binding(6) var<storage, read_write> shares: array<u32>; // [chunks, d_sae], the bits of f32
 
-fn is_nan(bits: u32) -> bool {
-    return (bits & 0x7fffffffu) > 0x7f800000u;
-}
-
-// Ordered as the floats are, for all but NaN.
-fn key_of(bits: u32) -> u32 {
-    if (bits & 0x7fffffffu) == 0u {
-        return 0x80000000u;
-    }
-    return select(bits ^ 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
-
 @compute @workgroup_size(WG)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,

@@ -5,7 +5,7 @@
 // values the lowest column is the largest key. A radix select from the top digit down finds the
 // bound that exactly k keys reach; it stops as soon as a whole digit bin is wanted, which without
 // ties is after the value's 32 bits at the latest. The k chosen ones are sorted in workgroup memory.
-// A row of at most K_PAD elements is sorted whole.
+// A row of at most K_PAD elements is sorted whole. `key_of` is that of shared/order.wgsl.
 
 const WG: u32 = 256u; // threads, and bins of one radix digit (8 bits)
 const K_PAD: u32 = 1024u; // power of two, at least k
@@ -32,17 +32,6 @@ var<workgroup> bound: Bound;
 var<workgroup> taken: atomic<u32>;
 var<workgroup> keys: array<u32, K_PAD>;
 var<workgroup> columns: array<u32, K_PAD>;
-
-fn key_of(bits: u32) -> u32 {
-    let magnitude = bits & 0x7fffffffu;
-    if magnitude > 0x7f800000u {
-        return 0xffffffffu;
-    }
-    if magnitude == 0u {
-        return 0x80000000u;
-    }
-    return select(bits ^ 0x80000000u, ~bits, (bits >> 31u) == 1u);
-}
 
 fn inverted(column: u32) -> u32 {
     return ~column & 0x00ffffffu;

@@ -1,11 +1,15 @@
-// The order of f32 as unsigned integers: NaN above +inf, -0 equal to +0.
+// f32 by its bits, since a shader's own comparisons may take NaN and subnormals for anything: the
+// order as unsigned integers, NaN above +inf, -0 equal to +0.
+
+fn is_nan(bits: u32) -> bool {
+    return (bits & 0x7fffffffu) > 0x7f800000u;
+}
 
 fn key_of(bits: u32) -> u32 {
-    let magnitude = bits & 0x7fffffffu;
-    if magnitude > 0x7f800000u {
+    if is_nan(bits) {
         return 0xffffffffu;
     }
-    if magnitude == 0u {
+    if (bits & 0x7fffffffu) == 0u {
         return 0x80000000u;
     }
     return select(bits ^ 0x80000000u, ~bits, (bits >> 31u) == 1u);

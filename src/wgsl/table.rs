@@ -49,7 +49,7 @@ const fn writes(name: &'static str, element: &'static str) -> Binding {
 pub static TOPK: Shader = Shader {
     file: "sae/topk.wgsl",
     text: include_str!("../../shaders/sae/topk.wgsl"),
-    shared: &[],
+    shared: &[ORDER],
     constants: &[Constant {
         name: "K_PAD",
         allowed: &[16, 64, 256, 1024],
@@ -149,7 +149,7 @@ const fn flag(name: &'static str) -> Constant {
 pub static JUMP_RELU: Shader = Shader {
     file: "sae/jump_relu.wgsl",
     text: include_str!("../../shaders/sae/jump_relu.wgsl"),
-    shared: &[],
+    shared: &[ORDER],
     constants: &[],
     bindings: &[
         reads("z", "u32"),
@@ -165,7 +165,7 @@ pub static JUMP_RELU: Shader = Shader {
 pub static JUMP_RELU_BACKWARD: Shader = Shader {
     file: "sae/jump_relu_backward.wgsl",
     text: include_str!("../../shaders/sae/jump_relu_backward.wgsl"),
-    shared: &[],
+    shared: &[ORDER],
     constants: &[flag("OF_F")],
     bindings: &[
         reads("z", "u32"),
