@@ -45,6 +45,7 @@ pub struct AdamRows {
 /// # Panics
 /// If the shapes do not fit.
 pub fn grad_squares(grad: &LatentSums, directions: Option<&Tensor<2>>) -> Tensor<1> {
+    grad.check("grad_squares");
     let unit = directions.is_some();
     let w = directions
         .cloned()
@@ -111,12 +112,16 @@ pub fn adam_rows(
         w.dims(),
         moments.m.dims()
     );
-    let dtype = match w.dtype() {
-        DType::F64 => DType::F64,
-        _ => DType::F32, // however narrow the weights
-    };
+    grad.check("adam_rows");
+    let dtype = w.dtype();
+    assert!(
+        matches!(dtype, DType::F32 | DType::F64) && scale.dims() == [1] && step.t > 0,
+        "adam_rows: {dtype:?} weights, {:?} scales, step {}; f32 or f64, one, and at least 1 are taken",
+        scale.dims(),
+        step.t
+    );
     let settings = step.settings(dims, (&w.device(), dtype));
-    let settings = Tensor::cat(vec![settings, scale.cast(dtype)], 0);
+    let settings = Tensor::cat(vec![settings, scale], 0);
     let (m, v) = (take(&mut moments.m), take(&mut moments.v));
     let (w, m, v) = <Dispatch as AdamRowsOps>::adam_rows(
         w.into_dispatch(),
@@ -258,8 +263,7 @@ fn rows_reference<B: SparseMatmulTOps>(
     settings: FloatTensor<B>,
     [unit, lazy]: [bool; 2],
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let (shape, dtype) = (w.shape(), w.dtype());
-    let settings = B::float_cast(settings, dtype.into());
+    let shape = w.shape();
     let setting = |i: usize| {
         let one = B::float_slice(settings.clone(), &[Slice::from(i..i + 1)]);
         B::float_expand(B::float_reshape(one, Shape::new([1, 1])), shape.clone())
@@ -381,7 +385,7 @@ impl AdamRowsOps for Flex {
         g: FlexTensor,
         unit: bool,
     ) -> FlexTensor {
-        let g = g.to_contiguous();
+        let [starts, rows, values, g, w] = [starts, rows, values, g, w].map(|x| x.to_contiguous());
         let (Some(sums), Some(w)) = (
             HostSums::new(&starts, &rows, &values, &g),
             w.as_slice::<f32>(),
@@ -417,7 +421,7 @@ impl AdamRowsOps for Flex {
         unit: bool,
         lazy: bool,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let g = g.to_contiguous();
+        let [starts, rows, values, g] = [starts, rows, values, g].map(|x| x.to_contiguous());
         let sums = HostSums::new(&starts, &rows, &values, &g);
         let (Some(sums), true) = (sums, all_f32(&[&w, &m, &v, &settings])) else {
             let (w, sums) = ([w, m, v], [values, g]);

@@ -127,10 +127,7 @@ pub trait ByLatentOps: Backend {
 /// Sorts by `latent · e + entry`, which no two entries share.
 fn reference<B: Backend>(latents: IntTensor<B>, rows: IntTensor<B>, d_sae: usize) -> Triple<B> {
     let (e, device) = (latents.shape()[0], latents.device());
-    let dtype = match e.saturating_mul(d_sae) < 1 << 31 {
-        true => IntDType::I32,
-        false => IntDType::I64,
-    };
+    let dtype = index_type(e.saturating_mul(d_sae));
     let latents = B::int_cast(latents, dtype);
     let place = B::int_arange(0..e as i64, &device, dtype);
     let key = B::int_add(B::int_mul_scalar(latents.clone(), (e as i64).into()), place);
@@ -142,6 +139,14 @@ fn reference<B: Backend>(latents: IntTensor<B>, rows: IntTensor<B>, d_sae: usize
         narrow(entries),
         narrow(rows),
     )
+}
+
+/// Integers that can number `size` places.
+pub(super) fn index_type(size: usize) -> IntDType {
+    match size < 1 << 31 {
+        true => IntDType::I32,
+        false => IntDType::I64,
+    }
 }
 
 /// How many entries have a latent below each of `0..=d_sae`.
@@ -227,7 +232,7 @@ fn pass(on: &CubeTensor, from: &Order, to: &Order, [e, d_sae, shift]: [usize; 3]
 impl ByLatentOps for Flex {
     fn by_latent(latents: FlexTensor, rows: FlexTensor, d_sae: usize) -> Triple<Self> {
         let latents = flex::indices("by_latent", &latents, d_sae);
-        let rows = flex::indices("by_latent", &rows, usize::MAX);
+        let rows = flex::indices("by_latent", &rows, 1 << 31);
         let (starts, entries) = counted(&latents, d_sae);
         let rows = entries.iter().map(|&e| rows[e as usize] as i32).collect();
         (flex::ints(starts), flex::ints(entries), flex::ints(rows))

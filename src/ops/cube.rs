@@ -46,17 +46,6 @@ pub(super) fn takes_rows(x: &CubeTensor, others: &[&CubeTensor]) -> bool {
     n * d > 0 && takes_wgsl(&[x]) && takes_wgsl(others)
 }
 
-/// The sides of a matrix whose elements a shader can number.
-///
-/// # Panics
-/// If there are 2^32 elements or more.
-pub(super) fn small_dims(op: &str, x: &CubeTensor) -> [usize; 2] {
-    let [n, d] = dims(x);
-    let fits = n * d <= u32::MAX as usize;
-    assert!(fits, "{op}: z [{n}, {d}] has over 2^32 elements");
-    [n, d]
-}
-
 /// A new tensor beside `like`, its elements (of four bytes) not initialised.
 pub(super) fn output<const D: usize>(
     like: &CubeTensor,

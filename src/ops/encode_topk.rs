@@ -2,15 +2,16 @@
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::ops::FloatTensorOps;
-use burn::backend::tensor::{FloatTensor, IndexingUpdateOp, IntTensor};
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
 use burn::tensor::{Int, Slice, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::autodiff::record;
 use super::by_latent::ByLatentOps;
 use super::flex::{self, dims, floats};
 use super::simd::wide;
@@ -19,12 +20,12 @@ use super::sparse_matmul_t::{SparseMatmulTOps, sums_of};
 use super::topk::{Best, TopkOps, check_k, topk};
 
 /// What [`encode_topk`] does besides the product and the selection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Encode {
     /// Latents kept a row.
     pub k: usize,
-    /// Negative values become 0, as a ReLU before or after the selection makes them (which of the
-    /// two does not matter: values fall along a row). NaN stays.
+    /// Negative values become 0, after the selection; NaN stays. A ReLU before it would give the same
+    /// values, but of the zeros the lowest latents.
     pub relu: bool,
     /// `[d]`, taken from every row of `x` first.
     pub b_dec: Option<Tensor<1>>,
@@ -39,7 +40,8 @@ impl Encode {
         Self {
             k,
             relu: true,
-            ..Self::default()
+            b_dec: None,
+            norms: None,
         }
     }
 }
@@ -56,11 +58,11 @@ impl Encode {
 /// gradients, whatever they are used for: auxiliary losses reach the encoder.
 ///
 /// Cost: n·d·d_sae multiply-adds and one scan of their result. Memory: never `[n, d_sae]`, but a chunk
-/// of it of at most [`CHUNK`] values (on wgpu and in the reference at most n·[`COLUMNS`]) and about
-/// 2 k candidates a row. Gradients cost 3·n·k·d multiply-adds; that of `w_enc` is a dense `[d_sae, d]`.
+/// of it of about [`CHUNK`] values (on wgpu and in the reference at most n·[`COLUMNS`]) and about
+/// 2 k candidates a row. Gradients cost 2·n·k·d multiply-adds; that of `w_enc` is a dense `[d_sae, d]`.
 ///
 /// # Panics
-/// If the shapes do not fit, or k is 0 or above 1024 or `d_sae`.
+/// If the shapes do not fit, k is 0 or above 1024 or `d_sae`, or `d_sae` is above 1,048,576.
 ///
 /// Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", equation 2.
 ///
@@ -88,7 +90,14 @@ pub fn encode_topk(
     );
     check_k("encode_topk", encode.k, [n, d_sae]);
     let x = match encode.b_dec.clone() {
-        Some(b) => x - b.unsqueeze(),
+        Some(b) => {
+            assert!(
+                b.dims() == [d],
+                "encode_topk: b_dec {:?} of x [{n}, {d}]",
+                b.dims()
+            );
+            x - b.unsqueeze()
+        }
         None => x,
     };
     let norms = encode.norms.clone().unwrap_or_else(|| b_enc.ones_like());
@@ -257,14 +266,14 @@ where
         let ([x, w, norms], (values, indices)) = ops.state;
         let g = grads.consume::<B>(&ops.node);
         let shape = g.shape();
-        let flat = Shape::new([shape.num_elements()]);
-        let latents = B::int_reshape(indices.clone(), flat.clone());
-        let norm = B::float_reshape(B::float_select(norms.clone(), 0, latents.clone()), shape);
+        let latents = B::int_reshape(indices.clone(), Shape::new([shape.num_elements()]));
+        let norm = B::float_reshape(B::float_select(norms, 0, latents), shape.clone());
         let dz = B::float_mul(g.clone(), norm.clone());
+        let (n, d_sae) = (shape[0], w.shape()[0]);
         let by_latent = |e: FloatTensor<B>| {
-            let zeros = B::float_zeros(norms.shape(), &norms.device(), norms.dtype().into());
-            let e = B::float_reshape(e, flat.clone());
-            B::float_select_assign(zeros, 0, latents.clone(), e, IndexingUpdateOp::Add)
+            let ones = B::float_ones(Shape::new([n, 1]), &e.device(), e.dtype().into());
+            let sums = sums_of::<B>(e, indices.clone(), ones, d_sae);
+            B::float_reshape(sums, Shape::new([d_sae]))
         };
         let [to_x, to_w, to_b, to_norms] = ops.parents;
         if let Some(node) = to_x {
@@ -272,7 +281,7 @@ where
             grads.register::<B>(node.id, dx);
         }
         if let Some(node) = to_w {
-            let dw = sums_of::<B>(dz.clone(), indices.clone(), x, w.shape()[0]);
+            let dw = sums_of::<B>(dz.clone(), indices.clone(), x, d_sae);
             grads.register::<B>(node.id, dw);
         }
         if let Some(node) = to_b {
@@ -297,16 +306,11 @@ where
         norms: FloatTensor<Self>,
         k: usize,
     ) -> (FloatTensor<Self>, IntTensor<Self>) {
-        let prepared = EncodeTopk.prepare::<C>([x.node(), w.node(), b.node(), norms.node()]);
+        let parents = [x.node(), w.node(), b.node(), norms.node()];
         let [x, w, b, norms] = [x, w, b, norms].map(|x| x.into_primitive());
         let (values, indices) = B::encode_topk(x.clone(), w.clone(), b, norms.clone(), k);
-        let values = match prepared.compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                let state = ([x, w, norms], (values.clone(), indices.clone()));
-                prepared.finish(state, values)
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(values),
-        };
+        let state = ([x, w, norms], (values.clone(), indices.clone()));
+        let values = record::<B, C, _, 4>(EncodeTopk, parents, state, values);
         (values, indices)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::backend::{DType, TensorMetadata};
+use burn::backend::{DType, Element, TensorMetadata};
 use burn::tensor::TensorData;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
@@ -31,15 +31,17 @@ pub(super) fn indices(op: &str, x: &FlexTensor, d_sae: usize) -> Vec<u32> {
         i as u32
     };
     match x.dtype() {
-        DType::I32 => {
-            let x = x.as_slice::<i32>().into_iter().flatten();
-            x.map(|&i| fits(i.into())).collect()
-        }
-        _ => {
-            let x = x.as_slice::<i64>().into_iter().flatten();
-            x.map(|&i| fits(i)).collect()
-        }
+        DType::I32 => each(&x, |&i: &i32| fits(i.into())),
+        DType::I64 => each(&x, |&i: &i64| fits(i)),
+        other => panic!("{op}: indices are {other:?}; i32 or i64 are taken"),
     }
+}
+
+fn each<E: Element + bytemuck::Pod>(x: &FlexTensor, f: impl Fn(&E) -> u32) -> Vec<u32> {
+    let x = x
+        .as_slice::<E>()
+        .unwrap_or_else(|| unreachable!("contiguous tensors are slices"));
+    x.iter().map(f).collect()
 }
 
 pub(super) fn matrix(values: Vec<f32>, rows: usize, columns: usize) -> FlexTensor {

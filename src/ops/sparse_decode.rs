@@ -5,7 +5,7 @@
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::tensor::{FloatTensor, IndexingUpdateOp, IntTensor};
 use burn::backend::{
     Autodiff, Backend, DType, Dispatch, Flex, Shape, TensorMetadata, backend_extension,
@@ -17,6 +17,7 @@ use burn_cubecl::tensor::CubeTensor;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::autodiff::record;
 use super::by_latent::ByLatentOps;
 use super::cube;
 use super::flex::{self, dims, floats, matrix, row};
@@ -30,8 +31,8 @@ use crate::wgsl;
 /// `[n, d]`. On an autodiff device gradients flow to the values, to `w` and to `b`; that of `w` is
 /// [`sparse_matmul_t`](super::sparse_matmul_t), summed in the order of the rows.
 ///
-/// Cost: n·k·d multiply-adds and no scratch. On the CPU, from a quarter of the latents on
-/// ([`DENSE_FROM`](super::DENSE_FROM)), a dense product over `[n, d_sae]`, which it then holds; so does the reference,
+/// Cost: n·k·d multiply-adds and no scratch. On the CPU, from half of the latents on (twice
+/// [`DENSE_FROM`](super::DENSE_FROM)), a dense product over `[n, d_sae]`, which it then holds; so does the reference,
 /// for other floats and runtimes without WGSL. Elsewhere an entry of value 0 is passed over, whatever
 /// its row of `w` holds.
 ///
@@ -64,9 +65,17 @@ pub fn sparse_decode(
         indices.into_dispatch(),
         w.into_dispatch(),
     );
-    let y = Tensor::from_dispatch(y);
+    let y = Tensor::<2>::from_dispatch(y);
     match b {
-        Some(b) => y + b.unsqueeze(),
+        Some(b) => {
+            assert!(
+                b.dims()[0] == y.dims()[1],
+                "sparse_decode: b {:?} to {:?}",
+                b.dims(),
+                y.dims()
+            );
+            y + b.unsqueeze()
+        }
         None => y,
     }
 }
@@ -186,7 +195,7 @@ impl SparseDecodeOps for Flex {
             return decode::<Self>(values, indices, w);
         }
         let latents = flex::indices("sparse_decode", &indices, d_sae);
-        if is_dense(k, d_sae) {
+        if is_dense(k, 2 * d_sae) {
             return decode::<Self>(values, indices, w);
         }
         let (values, w) = (values.to_contiguous(), w.to_contiguous());
@@ -208,7 +217,7 @@ impl SparseDecodeOps for Flex {
             return dots::<Self>(g, w, indices);
         }
         let latents = flex::indices("sparse_dot", &indices, d_sae);
-        if is_dense(k, d_sae) {
+        if is_dense(k, 2 * d_sae) {
             return dots::<Self>(g, w, indices);
         }
         let (g, w) = (g.to_contiguous(), w.to_contiguous());
@@ -257,13 +266,10 @@ where
         indices: IntTensor<Self>,
         w: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let prepared = Decode.prepare::<C>([values.node(), w.node()]);
+        let parents = [values.node(), w.node()];
         let (values, w) = (values.into_primitive(), w.into_primitive());
         let y = B::sparse_decode(values.clone(), indices.clone(), w.clone());
-        match prepared.compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((values, indices, w), y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        record::<B, C, _, 2>(Decode, parents, (values, indices, w), y)
     }
 
     /// A product of tracked operations: a gradient's gradient takes the dense way.

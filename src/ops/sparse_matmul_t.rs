@@ -6,7 +6,7 @@ use burn::backend::tensor::{FloatTensor, IndexingUpdateOp, IntTensor};
 use burn::backend::{
     Backend, DType, Dispatch, Flex, IntDType, Shape, TensorMetadata, backend_extension,
 };
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
@@ -14,7 +14,7 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::ByLatent;
-use super::by_latent::{ByLatentOps, rows_of_entries};
+use super::by_latent::{ByLatentOps, index_type, rows_of_entries};
 use super::cube;
 use super::flex::{dims, matrix, row};
 use super::simd::{add_all, wide};
@@ -64,15 +64,29 @@ impl LatentSums {
         }
     }
 
-    /// The same sums, worked out where entries are so many that this is the faster way: from
-    /// [`DENSE_FROM`] on, when holding `[d_sae, d]` and a dense product cost less than going through
-    /// the entries of each latent more than once.
+    /// The same sums worked out, from [`DENSE_FROM`] on: then a dense product, and holding
+    /// `[d_sae, d]`, costs the CPU less than going through the entries of each latent twice. Every row
+    /// then has an entry, so [`AdamRows::lazy`](super::AdamRows::lazy) no longer tells which had none.
     pub fn condensed(self) -> Self {
         let ([d_sae, _], [n, _]) = (self.dims(), self.g.dims());
         match is_dense(self.rows.dims()[0], n * d_sae) {
             true => Self::of_matrix(sparse_matmul_t(&self)),
             false => self,
         }
+    }
+
+    /// The latents without an entry: `[d_sae]`.
+    pub fn idle(&self) -> Tensor<1, Bool> {
+        let d_sae = self.dims()[0];
+        let from = |i| self.starts.clone().narrow(0, i, d_sae);
+        from(0).equal(from(1))
+    }
+
+    /// # Panics
+    /// If there is not one value and one row an entry.
+    pub(super) fn check(&self, op: &str) {
+        let ([e], [rows]) = (self.values.dims(), self.rows.dims());
+        assert!(e == rows, "{op}: {e} values in {rows} rows");
     }
 
     /// Latents and columns.
@@ -87,6 +101,9 @@ impl LatentSums {
 /// The sums hold `values` `[e]`, `g` `[n, d]`; the result is `[d_sae, d]`. The entries of a latent are
 /// summed in their order, without atomics: the same bits on any number of threads, from run to run.
 /// It is what gradients are made of and has none itself.
+///
+/// # Panics
+/// If there is not one value and one row an entry, or on an autodiff device.
 ///
 /// Cost: e·d multiply-adds, no scratch; on the CPU one latent after another on all threads, on wgpu a
 /// workgroup a latent. Other floats and runtimes without WGSL take the reference, a dense product
@@ -106,6 +123,7 @@ impl LatentSums {
 /// assert_eq!(r.into_data().try_to_vec::<f32>().unwrap(), [2.0, 40.0, 31.0]);
 /// ```
 pub fn sparse_matmul_t(sums: &LatentSums) -> Tensor<2> {
+    sums.check("sparse_matmul_t");
     let r = <Dispatch as SparseMatmulTOps>::sparse_matmul_t(
         sums.starts.clone().into_dispatch(),
         sums.rows.clone().into_dispatch(),
@@ -137,8 +155,9 @@ pub(super) fn reference<B: Backend>(
     g: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let (d_sae, n) = (starts.shape()[0] - 1, g.shape()[0]);
-    let latents = latent_of_entries::<B>(starts, rows.shape()[0]);
-    let rows = B::int_cast(rows, IntDType::I32);
+    let dtype = index_type(d_sae.saturating_mul(n));
+    let latents = B::int_cast(latent_of_entries::<B>(starts, rows.shape()[0]), dtype);
+    let rows = B::int_cast(rows, dtype);
     let place = B::int_add(B::int_mul_scalar(latents, (n as i64).into()), rows);
     let zeros = Shape::new([d_sae * n]);
     let zeros = B::float_zeros(zeros, &values.device(), values.dtype().into());
@@ -221,7 +240,7 @@ impl SparseMatmulTOps for Flex {
         values: FlexTensor,
         g: FlexTensor,
     ) -> FlexTensor {
-        let g = g.to_contiguous();
+        let [starts, rows, values, g] = [starts, rows, values, g].map(|x| x.to_contiguous());
         let Some(sums) = HostSums::new(&starts, &rows, &values, &g) else {
             return reference::<Self>(starts, rows, values, g);
         };

@@ -260,7 +260,7 @@ impl Best {
             .ranks
             .select_nth_unstable_by(self.k - 1, |a, b| b.cmp(a))
             .1;
-        self.bar = value_of(*kth);
+        self.bar = value_of(key_in(*kth));
         self.ranks.truncate(self.k);
     }
 
@@ -272,7 +272,7 @@ impl Best {
         self.cut();
         self.ranks.sort_unstable_by(|a, b| b.cmp(a));
         for ((value, column), rank) in values.iter_mut().zip(columns).zip(self.ranks.drain(..)) {
-            (*value, *column) = (value_of(rank), column_of(rank) as i32);
+            (*value, *column) = (value_of(key_in(rank)), column_of(rank) as i32);
         }
         self.bar = f32::NAN;
     }
@@ -300,14 +300,18 @@ pub(super) fn key_of(v: f32) -> u32 {
     }
 }
 
-/// The value of a rank; of every NaN, one NaN.
-fn value_of(rank: u64) -> f32 {
-    let key = (rank >> 32) as u32;
-    f32::from_bits(if key >> 31 == 1 {
-        key ^ 0x8000_0000
-    } else {
-        !key
+/// A value that has this key: of the equal ones +0 and the plain NaN.
+pub(super) fn value_of(key: u32) -> f32 {
+    f32::from_bits(match key >> 31 {
+        _ if key == u32::MAX => return f32::NAN,
+        0 => !key,
+        _ => key ^ 0x8000_0000,
     })
+}
+
+/// The upper half of a rank.
+fn key_in(rank: u64) -> u32 {
+    (rank >> 32) as u32
 }
 
 fn column_of(rank: u64) -> usize {
@@ -325,10 +329,7 @@ impl TopkOps for CubeBackend {
 
 fn topk_wgsl(x: CubeTensor, k: usize) -> (CubeTensor, CubeTensor) {
     let [rows, n] = cube::dims(&x);
-    assert!(
-        rows * n <= u32::MAX as usize,
-        "topk: x [{rows}, {n}] has over 2^32 elements"
-    );
+    cube::assert_addressable("topk", &[&x]);
     let values = cube::output(&x, [rows, k], DType::F32);
     let columns = cube::output(&x, [rows, k], DType::I32);
     let padded = [16, 64, 256]
@@ -378,7 +379,8 @@ mod tests {
         assert!(rank(-f32::NAN, 0) > rank(f32::NAN, 1) && rank(0.0, 1) < rank(-0.0, 0));
         assert!((0..5).all(|c| column_of(rank(-3.5, c)) == c));
         assert!(
-            falling[1..].iter().all(|&v| value_of(rank(v, 7)) == v) && value_of(ranks[0]).is_nan()
+            falling[1..].iter().all(|&v| value_of(key_of(v)) == v)
+                && value_of(key_in(ranks[0])).is_nan()
         );
     }
 }

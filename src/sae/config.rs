@@ -32,8 +32,9 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Adam's settings.
     pub adam: Adam,
-    /// Latents that no row of a batch chose stay as they are in that step, moments included
+    /// Latents that no row of a batch chose stay as they are in that step, bias and moments included
     /// ([`AdamRows::lazy`](crate::ops::AdamRows::lazy)): another optimiser, cheaper where few fire.
+    #[serde(default)]
     pub lazy_adam: bool,
 }
 

@@ -78,7 +78,7 @@ fn encode(sae: &TopK, rows: Vec<f32>, device: &Device) -> Result<(Vec<f32>, Vec<
 
 /// Counts what every latent does over the rows of `source`: one encoding pass.
 ///
-/// Memory: one batch of pre-activations.
+/// Memory: one batch and its latents.
 ///
 /// # Errors
 /// The source or the device failed.
@@ -123,7 +123,7 @@ pub fn interesting(survey: &[Survey], rows: usize, n: usize) -> Vec<usize> {
 /// snippets of `radius` rows to either side. Rows without a context (a plain matrix) count as
 /// one context each.
 ///
-/// Memory: one batch of pre-activations and the examples.
+/// Memory: one batch, its latents and the examples.
 ///
 /// # Errors
 /// The source or the device failed.

@@ -15,6 +15,9 @@ pub struct Gradients {
     pub w_dec: LatentSums,
     /// `[d_in]`.
     pub b_dec: Tensor<1>,
+    /// On how many rows each latent was active, those of the auxiliary loss left out: `[d_sae]`. No
+    /// gradient, but counted over the same groups.
+    pub fired: Tensor<1>,
 }
 
 /// Loss and gradients of one batch, written out (Gao et al. 2024, section 2 and A.2):
@@ -26,8 +29,9 @@ pub struct Gradients {
 ///
 /// Cost: one dense product `[n, d_in] · [d_in, d_sae]` (and one over the dead latents), and sparse
 /// products over the active ones. Holds four matrices `[n, d_in]`, `n k` entries and what
-/// [`ops::encode_topk`] holds; no `[n, d_sae]` and no `[d_sae, d_in]`, unless a quarter
-/// of the latents or more are active, where that is the faster way ([`LatentSums::condensed`]).
+/// [`ops::encode_topk`] holds; no `[n, d_sae]` and no `[d_sae, d_in]`, unless a quarter of the
+/// latents or more are active, where that is the faster way ([`LatentSums::condensed`]; never with
+/// `lazy_adam`). With m dead latents another four `[n, d_in]`, `n k_aux` entries and `[m, d_in]`.
 pub fn backward(
     sae: &TopK,
     x: Tensor<2>,
@@ -48,7 +52,11 @@ pub fn backward(
         loss = loss + aux_loss;
         terms.push(term);
     }
-    (gradients(sae, terms, centred, b_dec), latents, (loss, fvu))
+    let mut grads = gradients(sae, terms, centred, b_dec);
+    if !config.lazy_adam {
+        (grads.w_enc, grads.w_dec) = (grads.w_enc.condensed(), grads.w_dec.condensed());
+    }
+    (grads, latents, (loss, fvu))
 }
 
 fn encode(sae: &TopK, centred: &Tensor<2>) -> Latents {
@@ -119,17 +127,27 @@ fn gradients(sae: &TopK, terms: Vec<Term>, centred: Tensor<2>, b_dec: Tensor<1>)
     );
 
     let ones = Tensor::ones([terms.len() * n, 1], (&device, centred.dtype()));
-    let b_enc = ops::sparse_matmul_t(&LatentSums::new(dz.clone(), &groups, ones)).squeeze_dim(1);
+    let count = |entries| {
+        let sums = LatentSums::new(entries, &groups, ones.clone());
+        ops::sparse_matmul_t(&sums).squeeze_dim::<1>(1)
+    };
+    let active = |(i, t): (usize, &Term)| match i {
+        0 => flat(&t.latents.values).sign(), // 1 where active, as above
+        _ => flat(&t.latents.values.zeros_like()),
+    };
+    let active = terms.iter().enumerate().map(active).collect();
+    let (b_enc, fired) = (count(dz.clone()), count(Tensor::cat(active, 0)));
     let through_encoder = (b_enc.clone().unsqueeze::<2>()).matmul(sae.w_enc.clone());
     let signals = Tensor::cat(terms.into_iter().map(|t| t.signal).collect(), 0);
     let w_dec = LatentSums::new(values, &groups, signals);
     let mut w_enc = LatentSums::new(dz, &groups, centred);
     w_enc.rows = w_enc.rows.remainder_scalar(n as i64);
     Gradients {
-        w_enc: w_enc.condensed(),
+        w_enc,
         b_enc,
-        w_dec: w_dec.condensed(),
+        w_dec,
         b_dec: b_dec - through_encoder.squeeze_dim(0),
+        fired,
     }
 }
 

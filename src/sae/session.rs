@@ -97,8 +97,8 @@ pub struct LogLine {
 
 /// Trains to the end and writes the autoencoder. `seen` gets every line of the log.
 ///
-/// Memory: weights and moments (three times the parameters), one batch and its
-/// pre-activations, the shuffle buffer.
+/// Memory: weights and moments (three times the parameters), one batch and what a
+/// step holds ([`backward`](super::backward)), the shuffle buffer.
 ///
 /// # Errors
 /// A setting that cannot work, a damaged or unfitting checkpoint, a full disk, activations
@@ -323,7 +323,7 @@ fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> 
 
 /// Measures an autoencoder over the rows of `source`. `seen` gets the rows done.
 ///
-/// Memory: one batch of 2048 rows and its pre-activations.
+/// Memory: one batch of 2048 rows and its latents.
 ///
 /// # Errors
 /// Widths that differ; the source or the device failed.

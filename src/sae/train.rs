@@ -2,7 +2,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::loss::{Gradients, backward};
-use super::{Error, Latents, TopK, TrainConfig, init};
+use super::{Error, TopK, TrainConfig, init};
 use crate::device;
 use crate::ops::{AdamRows, Moments, adam_rows, clip_scale, grad_squares, take};
 
@@ -148,8 +148,8 @@ impl Trainer {
         self.step += 1;
         let dead = self.dead.clone();
         let (grads, latents, losses) = backward(&self.sae, x * self.scale, dead, &self.config);
+        self.silent = silent_after(self.silent.clone(), &grads.fired, batch);
         self.update(grads);
-        self.silent = silent_after(self.silent.clone(), &latents, batch);
         let active = latents.values.greater_elem(0.0).float().sum() / batch as f64;
         self.last = Some((losses.0, losses.1, active));
         if self.step.is_multiple_of(DEAD_EVERY) {
@@ -225,7 +225,15 @@ impl Trainer {
         sae.w_enc = adam_rows(w_enc, &mut moments.w_enc, &grads.w_enc, scale.clone(), &enc);
         sae.w_dec = adam_rows(w_dec, &mut moments.w_dec, &grads.w_dec, scale.clone(), &dec);
         let (b_enc, b_dec) = (grads.b_enc * scale.clone(), grads.b_dec * scale);
+        let before = (sae.b_enc.clone(), moments.b_enc.clone());
         sae.b_enc = adam.step(t, lr, sae.b_enc.clone(), b_enc, &mut moments.b_enc);
+        if self.config.lazy_adam {
+            let idle = grads.w_enc.idle();
+            let keep = |new: &Tensor<1>, old| new.clone().mask_where(idle.clone(), old);
+            sae.b_enc = keep(&sae.b_enc, before.0);
+            moments.b_enc.m = keep(&moments.b_enc.m, before.1.m);
+            moments.b_enc.v = keep(&moments.b_enc.v, before.1.v);
+        }
         sae.b_dec = adam.step(t, lr, sae.b_dec.clone(), b_dec, &mut moments.b_dec);
     }
 }
@@ -236,20 +244,8 @@ pub(super) fn dead_latents(dead: Vec<i32>, device: &Device) -> Option<Tensor<1, 
     (m > 0).then(|| Tensor::from_data(TensorData::new(dead, [m]), (device, DType::I32)))
 }
 
-fn silent_after(silent: Tensor<1>, latents: &Latents, batch: usize) -> Tensor<1> {
-    let [n, k] = latents.values.dims();
-    let active = latents
-        .values
-        .clone()
-        .greater_elem(0.0)
-        .float()
-        .reshape([n * k]);
-    let indices: Tensor<1, Int> = latents.indices.clone().reshape([n * k]);
-    let fired =
-        silent
-            .zeros_like()
-            .scatter(0, indices, active, burn::tensor::IndexingUpdateOp::Add);
-    let quiet = fired.equal_elem(0.0).float();
+fn silent_after(silent: Tensor<1>, fired: &Tensor<1>, batch: usize) -> Tensor<1> {
+    let quiet = fired.clone().equal_elem(0.0).float();
     (silent + batch as f64) * quiet
 }
 
@@ -271,18 +267,6 @@ mod tests {
 
     fn numbers<const D: usize>(x: Tensor<D>) -> Vec<f32> {
         device::block_on(device::read(x)).unwrap()
-    }
-
-    #[test]
-    fn a_zero_activation_does_not_count_as_firing() {
-        let device = Device::flex();
-        let latents = Latents {
-            values: Tensor::from_floats([[2.0, 0.0], [1.0, 0.5]], &device),
-            indices: Tensor::from_ints([[3, 1], [3, 0]], &device),
-        };
-        let silent = Tensor::from_floats([7.0, 7.0, 7.0, 7.0], &device);
-        let after = numbers(silent_after(silent, &latents, 2));
-        assert_eq!(after, [0.0, 9.0, 9.0, 0.0]);
     }
 
     /// Eight latents pushed below all others, but not below 0 on every row: only the auxiliary

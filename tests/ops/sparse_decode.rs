@@ -102,8 +102,8 @@ fn the_same_bits_on_any_number_of_threads() {
 /// One latent more that no entry has makes the dense product a sparse one.
 #[test]
 fn the_dense_form_and_the_sparse_one_agree() {
-    let dense = batch("dense", [40, 16, 64, 24]);
-    assert!(dense.k as f64 >= DENSE_FROM * 64.0 && (dense.k as f64) < DENSE_FROM * 65.0);
+    let dense = batch("dense", [40, 32, 64, 24]);
+    const { assert!(32.0 >= 2.0 * DENSE_FROM * 64.0 && 32.0 < 2.0 * DENSE_FROM * 65.0) };
     let cpu = Device::cpu();
     let (values, g) = (
         dense.values_on(&cpu, DType::F32),

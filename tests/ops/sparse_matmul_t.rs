@@ -54,7 +54,7 @@ fn the_dense_form_and_the_sparse_one_are_right() {
         batch("dense", [40, 16, 64, 40]),
         batch("sparse", [40, 16, 65, 40]),
     );
-    assert!(16.0 >= DENSE_FROM * 64.0 && 16.0 < DENSE_FROM * 65.0);
+    const { assert!(16.0 >= DENSE_FROM * 64.0 && 16.0 < DENSE_FROM * 65.0) };
     let cpu = Device::cpu();
     suite(&[dense, sparse], &cpu, DType::F32, EPS);
     for (d_sae, entries) in [(64, 64), (65, 40 * 16)] {

@@ -93,6 +93,7 @@ fn drift([d, d_sae, k, batch]: [usize; 4], lazy: bool, device: &Device) -> (f64,
     let config = TrainConfig {
         batch,
         lazy_adam: lazy,
+        dead_after: 1 << 40,
         ..TrainConfig::new(d, d_sae, k, (STEPS * batch) as u64)
     };
     let mut ours = Trainer::new(config.clone(), &data.rows, d, device.tensor()).unwrap();

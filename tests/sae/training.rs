@@ -44,6 +44,51 @@ fn decoder_rows_stay_unit_and_l0_within_k() {
     }
 }
 
+/// At every density: with many latents active the gradient is worked out densely, but not then.
+#[test]
+fn lazy_adam_leaves_alone_what_no_row_chose() {
+    for (width, k) in [(64, 3), (40, 12)] {
+        let data = Planted::new(12, 256, 16, 32, 3);
+        let config = TrainConfig {
+            lazy_adam: true,
+            dead_after: 1 << 40, // the auxiliary loss chooses too
+            ..config(16, width, k, 30, 4)
+        };
+        let mut trainer = trainer(&config, &data);
+        let rows = |t: Tensor<2>| -> Vec<Vec<u32>> {
+            bits(t.clone())
+                .chunks(t.dims()[1])
+                .map(<[u32]>::to_vec)
+                .collect()
+        };
+        let (mut idle, mut moved) = (0, 0);
+        for i in 0..30 {
+            let (x, before) = (batch(&data, i, 4), trainer.sae());
+            let chosen = before.encode(x.clone()).indices;
+            let chosen = block_on(inscape::device::read_int(chosen)).unwrap();
+            block_on(trainer.step(x)).unwrap();
+            let after = trainer.sae();
+            for (old, new) in [
+                (before.w_enc, after.w_enc),
+                (before.b_enc.unsqueeze_dim(1), after.b_enc.unsqueeze_dim(1)),
+                (before.w_dec, after.w_dec),
+            ] {
+                let changed = rows(old).into_iter().zip(rows(new)).map(|(a, b)| a != b);
+                for (f, changed) in changed.enumerate() {
+                    let free = chosen.contains(&(f as i64));
+                    assert!(free || !changed, "step {i}, latent {f}");
+                    idle += usize::from(!free);
+                    moved += usize::from(changed);
+                }
+            }
+        }
+        assert!(
+            idle > 100 && moved > 100,
+            "{idle} {moved}: the case says nothing"
+        );
+    }
+}
+
 #[test]
 fn planted_features_are_found() {
     let (d, features) = (32, 64);

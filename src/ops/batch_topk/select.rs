@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::ops::topk::key_of;
+use crate::ops::topk::{key_of, value_of};
 
 /// Elements of one unit of work.
 const CHUNK: usize = 1 << 16;
@@ -168,15 +168,6 @@ fn with_equal(chunk: &[f32], start: usize, bar: f32, equal: usize, above: usize)
         }
     }
     entries
-}
-
-/// A value that has this key: of the equal ones +0 and the plain NaN.
-fn value_of(key: u32) -> f32 {
-    f32::from_bits(match key >> 31 {
-        _ if key == u32::MAX => return f32::NAN,
-        0 => !key,
-        _ => key ^ 0x8000_0000,
-    })
 }
 
 #[cfg(test)]

@@ -49,7 +49,8 @@ fn latents([r_mag, b_gate, b_mag]: Vectors<CubeBackend>) -> CubeTensor {
 }
 
 fn forward_wgsl(z: CubeTensor, latents: CubeTensor) -> Three<CubeBackend> {
-    let [n, d] = cube::small_dims("gated", &z);
+    cube::assert_addressable("gated", &[&z]);
+    let [n, d] = cube::dims(&z);
     let [f, gate] = [(); 2].map(|()| cube::output(&z, [n, d], DType::F32));
     let l0 = cube::output(&z, [n], DType::F32);
     let buffers = vec![
@@ -70,7 +71,8 @@ fn backward_wgsl(
     [g_f, g_gate]: [CubeTensor; 2],
     of: GatedOutputs,
 ) -> Four<CubeBackend> {
-    let [n, d] = cube::small_dims("gated_backward", &z);
+    cube::assert_addressable("gated_backward", &[&z]);
+    let [n, d] = cube::dims(&z);
     let unread = |wanted: bool, g: CubeTensor| match wanted {
         true => into_contiguous(g),
         false => cube::output(&z, [1], DType::F32),

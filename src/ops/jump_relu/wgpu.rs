@@ -44,7 +44,8 @@ impl JumpReluOps for CubeBackend {
 }
 
 fn forward_wgsl(z: CubeTensor, threshold: CubeTensor) -> Pair<CubeBackend> {
-    let [n, d] = cube::small_dims("jump_relu", &z);
+    cube::assert_addressable("jump_relu", &[&z]);
+    let [n, d] = cube::dims(&z);
     let f = cube::output(&z, [n, d], DType::F32);
     let l0 = cube::output(&z, [n], DType::F32);
     let buffers = vec![
@@ -65,7 +66,8 @@ fn backward_wgsl(
     bandwidth: f64,
 ) -> Pair<CubeBackend> {
     let [z, threshold, g_l0] = z_threshold_g_l0.map(into_contiguous);
-    let [n, d] = cube::small_dims("jump_relu_backward", &z);
+    cube::assert_addressable("jump_relu_backward", &[&z]);
+    let [n, d] = cube::dims(&z);
     let of_f = g_f.is_some();
     let dz = match of_f {
         true => cube::output(&z, [n, d], DType::F32),

@@ -48,7 +48,7 @@ impl Reconstruction {
 ///
 /// Sums over rows are f64 on the host; sums along a row are f32. Variance is taken about the
 /// first batch's mean and shifted at the end, so a large common offset costs no accuracy.
-/// Memory: one batch of pre-activations, and a counter a latent.
+/// Memory: one batch and its latents, and a counter a latent.
 #[derive(Clone, Debug)]
 pub struct Accumulator {
     rows: u64,
