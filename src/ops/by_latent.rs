@@ -45,7 +45,7 @@ pub struct ByLatent {
 /// 5.2 and 5.2.5) with the ranks of Satish, Harris & Garland 2009, counted over sets of threads.
 ///
 /// ```
-/// use burn::tensor::{Device, Int, Tensor};
+/// use burn::tensor::{Int, Tensor};
 /// use inscape::{Device, ops::by_latent};
 /// let device = Device::cpu();
 /// let ints = |v: [i32; 4]| Tensor::<1, Int>::from_data(v, device.tensor());
