@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """One training step of a TopK autoencoder in the public Python tools, on the shapes of `benches/sae_step.rs`.
 
-usage: sae_step.py [--device cpu|cuda] [--turns N] [WORD...]
+usage: sae_step.py [--device cpu|cuda] [--turns N] [--tools NAME,...] [WORD...]
        (needs: pip install sae-lens eai-sparsify dictionary-learning; words pick shapes as in the Rust bench)
 
 A step is encoder, top-k, decoder, reconstruction loss, backward, the tool's own clipping or projection, Adam.
@@ -102,6 +102,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--tools", default="product,sparsify,dictionary_learning,sae_lens")
     parser.add_argument("words", nargs="*")
     given = parser.parse_args()
     print(f"torch {torch.__version__}, {given.device}, {torch.get_num_threads()} threads")
@@ -109,7 +110,7 @@ def main():
         name = f"{d}, {f}, {k}, {batch}"
         if given.words and not any(word in name for word in given.words):
             continue
-        for tool in (product, sparsify, dictionary_learning, sae_lens):
+        for tool in (globals()[name] for name in given.tools.split(",")):
             try:
                 seconds = median(tool(d, f, k, rows(d, batch, given.device)), given.turns, given.device)
                 rate = f"{2e-9 * batch * d * f / seconds:8.1f} GFLOP/s" if tool is product else ""
