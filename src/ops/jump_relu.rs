@@ -31,10 +31,10 @@ impl Default for Ste {
 /// `f = z · 1[z > θ]` and the number of `z > θ` in every row, in one pass.
 ///
 /// `z` is `[n, d_sae]`, `threshold` (θ itself, not its logarithm) is `[d_sae]`; `f` is `[n, d_sae]`
-/// and `l0` `[n]`, in the float type of `z`. `n` and `d_sae` may be 0. The comparison is literal
-/// whatever the sign of θ: with θ < 0 an `f` may be negative, or 0 and still be counted. Where `z`
-/// or θ is NaN, `f` is NaN and nothing is counted. The result is the same on every device, bit for
-/// bit but for which NaN it is.
+/// and `l0` `[n]`, in the float type of `z` (f32 counts exactly to 2^24, f16 to 2,048). `n` and
+/// `d_sae` may be 0. The comparison is literal whatever the sign of θ: with θ < 0 an `f` may be
+/// negative, or 0 and still be counted. Where `z` or θ is NaN, `f` is NaN and nothing is counted. In
+/// f32 the CPU and WGSL give the same bits, subnormals included.
 ///
 /// On an autodiff device the gradients are those of [`jump_relu_backward`]: `z` gets one from `f`,
 /// θ one from each of `f` and `l0`. The two outputs are two nodes of the graph, so the backward pass

@@ -423,9 +423,8 @@ fn each_output_of_gated_has_its_own_gradient() {
         assert!(r_mag.grad(&of_gate).is_none() && b_mag.grad(&of_gate).is_none());
 
         let alone = |g_f: Tensor<2>, g_gate: Tensor<2>| {
-            let [r_mag, b_gate, b_mag] = vectors.clone().map(Tensor::inner);
-            let z = z.clone().inner();
-            gated_backward(z, r_mag, b_gate, b_mag, g_f.inner(), g_gate.inner())
+            let [r_mag, b_gate, b_mag] = vectors.clone();
+            gated_backward(z.clone(), r_mag, b_gate, b_mag, g_f, g_gate)
         };
         let (by_f, d_r_mag, _, d_b_mag) = alone(g_f.clone(), g_f.zeros_like());
         let (by_gate, _, d_b_gate, _) = alone(g_f.zeros_like(), g_gate);

@@ -334,10 +334,8 @@ fn each_output_of_jump_relu_has_its_own_gradient() {
         let of_l0 = (l0 * g_l0.clone()).sum().backward();
         assert!(z.grad(&of_l0).is_none(), "l0 gives z no gradient");
 
-        let (inner_z, inner_threshold) = (z.clone().inner(), threshold.clone().inner());
         let backward = |g_f: Tensor<2>, g_l0: Tensor<1>| {
-            let (z, threshold) = (inner_z.clone(), inner_threshold.clone());
-            jump_relu_backward(z, threshold, g_f.inner(), g_l0.inner(), case.ste())
+            jump_relu_backward(z.clone(), threshold.clone(), g_f, g_l0, case.ste())
         };
         let (dz, by_f) = backward(g_f.clone(), g_l0.zeros_like());
         let (_, by_l0) = backward(g_f.zeros_like(), g_l0);
