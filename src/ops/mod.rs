@@ -22,7 +22,7 @@ pub(crate) use adam_rows::take;
 pub use adam_rows::{AdamRows, AdamRowsOps, adam_rows, grad_squares};
 pub use batch_topk::{BatchTopk, BatchTopkOps, batch_topk, batch_topk_reference};
 pub use by_latent::{ByLatent, ByLatentOps, by_latent, by_latent_reference, rows_of_entries};
-pub use encode_topk::{Encode, EncodeTopkOps, encode_topk};
+pub use encode_topk::{CHUNK, COLUMNS, Encode, EncodeTopkOps, encode_topk};
 pub use gated::{GatedOps, GatedOutputs, gated, gated_backward};
 pub use jump_relu::{JumpReluOps, Ste, jump_relu, jump_relu_backward};
 pub use sparse_decode::{SparseDecodeOps, sparse_decode, sparse_dot};
