@@ -1,8 +1,8 @@
 //! Model definitions: the shared layers, one file per family, and the way from files to a model.
 //!
 //! A [`Model`] is a forward pass that hands every named activation to a
-//! [`Tap`](crate::hook::Tap). A [`Network`] is a model with its tokenizer and identity, as
-//! [`load`] returns it.
+//! [`Tap`]. A [`Network`] is a model with its tokenizer and identity, as
+//! [`load()`] returns it.
 
 pub mod family;
 pub mod layers;

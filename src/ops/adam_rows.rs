@@ -71,7 +71,7 @@ pub fn grad_squares(grad: &LatentSums, directions: Option<&Tensor<2>>) -> Tensor
 ///
 /// In one pass over weight and moments: the gradient's row is summed up from its entries, projected
 /// and scaled, the moments and the row are moved, the row is brought back to unit length. `scale`
-/// `[1]` is usually [`clip_scale`]'s. Rows without an entry have gradient 0, and still move, as
+/// `[1]` is usually [`clip_scale`](super::clip_scale)'s. Rows without an entry have gradient 0, and still move, as
 /// Adam's definition has it (but see [`AdamRows::lazy`]).
 ///
 /// Cost: e·d multiply-adds for the e entries, and three reads and three writes of the parameters;

@@ -1,7 +1,7 @@
 //! Sparse autoencoders: architectures, the training step, checkpoints, formats, evaluation.
 //!
 //! [`TopK`] and [`Trainer`] are mathematics on tensors and touch no file; [`session`] trains
-//! from a store and writes a directory; [`eval`] measures; [`format`] reads and writes.
+//! from a store and writes a directory; [`eval`] measures; [`mod@format`] reads and writes.
 //! Notation and names are the field's: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `d_in`, `d_sae`.
 
 mod arch;
