@@ -79,7 +79,7 @@ fn squared_deviation(x: Tensor<2>) -> Tensor<1> {
 
 /// The sum of all elements, row by row. The CPU backend splits a plain `sum` of over four
 /// million elements among threads as they come, so that its last bits differ from run to run.
-pub(super) fn total(x: Tensor<2>) -> Tensor<1> {
+fn total(x: Tensor<2>) -> Tensor<1> {
     x.sum_dim(1).sum()
 }
 

@@ -332,6 +332,30 @@ fn the_auxiliary_loss_alone_reaches_dead_encoders() {
     }
 }
 
+/// Rows on which a latent is among the k largest and above 0: a zero activation is no firing, and
+/// the auxiliary loss counts for nothing.
+#[test]
+fn only_active_latents_fire() {
+    let cpu = Device::cpu();
+    let mut zeros = 0;
+    for (name, problem) in small() {
+        let mut want = vec![0.0; problem.latents()];
+        for z in (0..problem.n).map(|i| problem.z(i)) {
+            let mut order: Vec<usize> = (0..z.len()).collect();
+            order.sort_by(|&a, &b| z[b].total_cmp(&z[a]));
+            let (on, off): (Vec<usize>, Vec<usize>) =
+                order[..problem.k].iter().partition(|&&f| z[f] > 0.0);
+            on.iter().for_each(|&f| want[f] += 1.0);
+            zeros += off.len();
+        }
+        let x = problem.matrix(&problem.x, DType::F32, &cpu);
+        let sae = problem.sae(DType::F32, &cpu);
+        let (grads, ..) = backward(&sae, x, problem.dead_latents(&cpu), &problem.config());
+        assert_eq!(read64(grads.fired), want, "{name}");
+    }
+    assert!(zeros > 0, "the cases say nothing");
+}
+
 /// f32 sums over n rows, k latents and d columns: c · eps · n.
 fn f32_tolerance(p: &Problem) -> f64 {
     4.0 * f64::from(f32::EPSILON) * (p.n + p.d + p.k) as f64
