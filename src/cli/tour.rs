@@ -12,7 +12,7 @@ use crate::model::{self, Network, load::SAMPLE};
 use crate::report::{COMPARISON, Comparison, EVALUATION, Evaluated, Gather, write};
 use crate::sae::eval::SplicedAccumulator;
 use crate::sae::session::{self, SessionOptions};
-use crate::sae::{TopK, TrainConfig};
+use crate::sae::{Sae, TrainConfig};
 use crate::similarity::Metric;
 
 #[derive(Debug, Args)]
@@ -156,7 +156,7 @@ fn store(network: &Network, out: &Path, device: &Device) -> Result<std::sync::Ar
     Ok(std::sync::Arc::new(store))
 }
 
-fn train(source: &Source, dir: &Path, device: &Device) -> Result<TopK, Failure> {
+fn train(source: &Source, dir: &Path, device: &Device) -> Result<Sae, Failure> {
     let config = TrainConfig {
         batch: 1024,
         ..TrainConfig::new(
@@ -195,7 +195,7 @@ fn train(source: &Source, dir: &Path, device: &Device) -> Result<TopK, Failure> 
 }
 
 fn evaluate(
-    autoencoder: &TopK,
+    autoencoder: &Sae,
     held_out: &Source,
     network: &Network,
     dir: &Path,

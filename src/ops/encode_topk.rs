@@ -3,12 +3,13 @@
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops};
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Dispatch, Flex, Shape, TensorMetadata, backend_extension};
 use burn::tensor::{Int, Slice, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_flex::FlexTensor;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 use super::autodiff::record;
@@ -198,32 +199,25 @@ impl EncodeTopkOps for Flex {
         norms: FlexTensor,
         k: usize,
     ) -> (FlexTensor, FlexTensor) {
-        if !flex::all_f32(&[&x, &w, &b, &norms]) {
+        if dims(&x)[1] == 0 || !flex::all_f32(&[&x, &w, &b, &norms]) {
             return in_chunks::<Self>(x, w, [b, norms], k);
         }
-        let (n, [d_sae, _]) = (x.shape()[0], dims(&w));
-        let (b, norms) = (b.to_contiguous(), norms.to_contiguous());
-        let columns = (CHUNK / n.min(CHUNK_ROWS)).next_multiple_of(16);
+        let ([n, d], [d_sae, _]) = (dims(&x), dims(&w));
+        let [x, w, b, norms] = [x, w, b, norms].map(|t| t.to_contiguous());
+        let [x, w, b, norms] = [&x, &w, &b, &norms].map(floats);
         let (mut values, mut indices) = (vec![0f32; n * k], vec![0i32; n * k]);
+        let columns = (CHUNK / n.min(CHUNK_ROWS)).next_multiple_of(16);
+        let mut z = vec![0f32; columns.min(d_sae) * n.min(CHUNK_ROWS)];
         let blocks = values
             .chunks_mut(CHUNK_ROWS * k)
             .zip(indices.chunks_mut(CHUNK_ROWS * k));
-        for (block, (values, indices)) in blocks.enumerate() {
-            let rows = values.len() / k;
-            let x = x.narrow(0, block * CHUNK_ROWS, rows);
-            let mut best: Vec<Best> = (0..rows).map(|_| Best::new(k)).collect();
+        for (x, (values, indices)) in x.chunks(CHUNK_ROWS * d).zip(blocks) {
+            let mut best: Vec<Best> = (0..x.len() / d).map(|_| Best::new(k)).collect();
             for first in (0..d_sae).step_by(columns) {
-                let width = columns.min(d_sae - first);
-                let w = w.narrow(0, first, width).transpose(0, 1);
-                let z = Self::float_matmul(x.clone(), w);
-                let range = first..first + width;
-                scan(
-                    z,
-                    &floats(&b)[range.clone()],
-                    &floats(&norms)[range],
-                    first,
-                    &mut best,
-                );
+                let range = first..d_sae.min(first + columns);
+                let z = &mut z[..best.len() * range.len()];
+                product(z, x, &w[range.start * d..range.end * d], d);
+                scan(z, &b[range.clone()], &norms[range], first, &mut best);
             }
             for (i, best) in best.iter_mut().enumerate() {
                 best.write(&mut values[i * k..][..k], &mut indices[i * k..][..k]);
@@ -233,9 +227,21 @@ impl EncodeTopkOps for Flex {
     }
 }
 
+/// `z = x wᵀ`, of rows of `d`, on all threads. faer's product, not Flex's: it writes into memory
+/// that is there already, and is the faster of the two by a quarter.
+fn product(z: &mut [f32], x: &[f32], w: &[f32], d: usize) {
+    let (n, m) = (x.len() / d, w.len() / d);
+    let (x, w) = (
+        MatRef::from_row_major_slice(x, n, d),
+        MatRef::from_row_major_slice(w, m, d),
+    );
+    let z = MatMut::from_row_major_slice_mut(z, n, m);
+    matmul(z, Accum::Replace, x, w.transpose(), 1.0, Par::rayon(0));
+}
+
 /// Offers `(z + b) · norms`, the pre-activations of the latents from `first` on, to each row's best.
-fn scan(mut z: FlexTensor, b: &[f32], norms: &[f32], first: usize, best: &mut [Best]) {
-    let tasks = z.storage_mut::<f32>().par_chunks_mut(SCAN_ROWS * b.len());
+fn scan(z: &mut [f32], b: &[f32], norms: &[f32], first: usize, best: &mut [Best]) {
+    let tasks = z.par_chunks_mut(SCAN_ROWS * b.len());
     tasks
         .zip(best.par_chunks_mut(SCAN_ROWS))
         .for_each(|(z, best)| {

@@ -12,7 +12,7 @@ use crate::model::Network;
 use crate::sae::eval::{Reconstruction, Spliced};
 use crate::sae::features::{self, BARS, Feature};
 use crate::sae::session::{self, LogLine, RunInfo};
-use crate::sae::{TopK, format};
+use crate::sae::{Sae, format};
 
 /// File in which a comparison is kept: a list of [`Comparison`]s.
 pub const COMPARISON: &str = "compare.json";
@@ -184,7 +184,7 @@ impl Gather<'_> {
         Ok(())
     }
 
-    fn cards(&self, name: &str, sae: &TopK, source: &Source) -> Result<Option<FeatureSet>, Error> {
+    fn cards(&self, name: &str, sae: &Sae, source: &Source) -> Result<Option<FeatureSet>, Error> {
         let survey = features::survey(sae, source, self.device, |_| ())?;
         let chosen = features::interesting(&survey, source.rows(), self.cards);
         let found =
@@ -205,7 +205,7 @@ impl Gather<'_> {
         }))
     }
 
-    fn card(&self, f: &Feature, sae: &TopK, source: &Source) -> Result<FeatureCard, Error> {
+    fn card(&self, f: &Feature, sae: &Sae, source: &Source) -> Result<FeatureCard, Error> {
         let max = f64::from(f.survey.max);
         let snippets = f.examples.iter().map(|e| {
             let ids = source.token_ids(e.rows.clone())?;

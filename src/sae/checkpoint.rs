@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::format::{self, Named, TensorReader, malformed};
 use super::session::RunInfo;
 use super::train::{AllMoments, dead_latents};
-use super::{Error, TopK, Trainer};
+use super::{Error, Sae, Trainer};
 use crate::Device;
 use crate::capture::store::write_whole;
 use crate::device;
@@ -125,13 +125,11 @@ pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Tr
     };
     let (d_sae, d_in) = (info.config.d_sae, info.d_in);
     let wide = |name: &str| reader.r2(name, [d_sae, d_in]);
-    let sae = TopK {
-        w_enc: wide("w_enc")?,
-        b_enc: reader.r1("b_enc", d_sae)?,
-        w_dec: wide("w_dec")?,
-        b_dec: reader.r1("b_dec", d_in)?,
-        k: info.config.k,
-    };
+    let sae = Sae::topk(
+        [wide("w_enc")?, wide("w_dec")?],
+        [reader.r1("b_enc", d_sae)?, reader.r1("b_dec", d_in)?],
+        info.config.k,
+    );
     let mut moments = AllMoments::zeros(&sae);
     (moments.w_enc.m, moments.w_enc.v) = (wide("m.w_enc")?, wide("v.w_enc")?);
     (moments.w_dec.m, moments.w_dec.v) = (wide("m.w_dec")?, wide("v.w_dec")?);

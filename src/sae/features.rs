@@ -6,7 +6,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::train::batch_tensor;
-use super::{Error, TopK};
+use super::{Error, Sae};
 use crate::Device;
 use crate::capture::store::Source;
 use crate::device::{self, block_on};
@@ -53,27 +53,47 @@ pub struct Feature {
     pub examples: Vec<Example>,
 }
 
-/// Calls `each` with the rows and the active latents (values, indices) of every batch.
+/// Calls `each` with the rows and the active latents of every batch.
 fn scan(
-    sae: &TopK,
+    sae: &Sae,
     source: &Source,
     device: &Device,
-    mut each: impl FnMut(Range<usize>, &[f32], &[i64]) -> Result<(), Error>,
+    mut each: impl FnMut(Range<usize>, &Active) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut rows = Vec::new();
     for start in (0..source.rows()).step_by(2048) {
         let range = start..(start + 2048).min(source.rows());
         source.read_rows(range.clone(), &mut rows)?;
-        let (values, indices) = encode(sae, std::mem::take(&mut rows), device)?;
-        each(range, &values, &indices)?;
+        let active = encode(sae, std::mem::take(&mut rows), device)?;
+        each(range, &active)?;
     }
     Ok(())
 }
 
-fn encode(sae: &TopK, rows: Vec<f32>, device: &Device) -> Result<(Vec<f32>, Vec<i64>), Error> {
+/// Latents of a batch, `k` a row.
+struct Active {
+    k: usize,
+    values: Vec<f32>,
+    indices: Vec<i64>,
+}
+
+impl Active {
+    /// Row, latent and value of those above 0.
+    fn each(&self) -> impl Iterator<Item = (usize, usize, f32)> {
+        let entries = self.values.iter().zip(&self.indices).enumerate();
+        let entry = |(n, (&v, &i))| (n / self.k, i as usize, v);
+        entries.map(entry).filter(|(_, _, v)| *v > 0.0)
+    }
+}
+
+fn encode(sae: &Sae, rows: Vec<f32>, device: &Device) -> Result<Active, Error> {
     let latents = sae.encode(batch_tensor(rows, sae.d_in(), device.tensor()));
-    let values = block_on(device::read(latents.values))?;
-    Ok((values, block_on(device::read_int(latents.indices))?))
+    let latents = block_on(latents.compact())?;
+    Ok(Active {
+        k: latents.values.dims()[1],
+        values: block_on(device::read(latents.values))?,
+        indices: block_on(device::read_int(latents.indices))?,
+    })
 }
 
 /// Counts what every latent does over the rows of `source`: one encoding pass.
@@ -83,15 +103,15 @@ fn encode(sae: &TopK, rows: Vec<f32>, device: &Device) -> Result<(Vec<f32>, Vec<
 /// # Errors
 /// The source or the device failed.
 pub fn survey(
-    sae: &TopK,
+    sae: &Sae,
     source: &Source,
     device: &Device,
     mut seen: impl FnMut(usize),
 ) -> Result<Vec<Survey>, Error> {
     let mut all = vec![Survey::default(); sae.d_sae()];
-    scan(sae, source, device, |range, values, indices| {
-        for (&v, &i) in values.iter().zip(indices).filter(|(v, _)| **v > 0.0) {
-            let s = &mut all[i as usize];
+    scan(sae, source, device, |range, active| {
+        for (_, i, v) in active.each() {
+            let s = &mut all[i];
             s.fired += 1;
             s.sum += f64::from(v);
             s.energy += f64::from(v).powi(2);
@@ -128,7 +148,7 @@ pub fn interesting(survey: &[Survey], rows: usize, n: usize) -> Vec<usize> {
 /// # Errors
 /// The source or the device failed.
 pub fn collect(
-    sae: &TopK,
+    sae: &Sae,
     source: &Source,
     device: &Device,
     survey: &[Survey],
@@ -136,23 +156,13 @@ pub fn collect(
     examples: usize,
     radius: usize,
 ) -> Result<Vec<Feature>, Error> {
-    let slot: HashMap<i64, usize> = chosen
-        .iter()
-        .enumerate()
-        .map(|(s, &i)| (i as i64, s))
-        .collect();
+    let slot: HashMap<usize, usize> = chosen.iter().enumerate().map(|(s, &i)| (i, s)).collect();
     let mut histograms = vec![vec![0u64; BARS]; chosen.len()];
     let mut peaks = vec![Peaks::new(examples); chosen.len()];
-    scan(sae, source, device, |range, values, indices| {
+    scan(sae, source, device, |range, active| {
         let contexts = contexts(source, range.clone())?;
-        for (n, (&v, i)) in values
-            .iter()
-            .zip(indices)
-            .enumerate()
-            .filter(|(_, (v, _))| **v > 0.0)
-        {
-            let Some(&s) = slot.get(i) else { continue };
-            let row = n / sae.k;
+        for (row, i, v) in active.each() {
+            let Some(&s) = slot.get(&i) else { continue };
             let bar = (v / survey[chosen[s]].max * BARS as f32) as usize;
             histograms[s][bar.min(BARS - 1)] += 1;
             peaks[s].offer(v, range.start + row, contexts[row]);
@@ -211,7 +221,7 @@ impl Peaks {
 }
 
 fn snippets(
-    sae: &TopK,
+    sae: &Sae,
     source: &Source,
     device: &Device,
     index: usize,
@@ -231,21 +241,20 @@ fn snippets(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let (values, indices) = encode(sae, rows, device)?;
-    let of_row = |r: usize| {
-        let entries = r * sae.k..(r + 1) * sae.k;
-        entries
-            .filter(|&e| indices[e] as usize == index)
-            .map(|e| values[e])
-            .fold(0.0, f32::max)
-    };
+    let rows_read = rows.len() / sae.d_in();
+    let active = encode(sae, rows, device)?;
+    let mut of_row = vec![0.0; rows_read];
+    active
+        .each()
+        .filter(|(_, i, _)| *i == index)
+        .for_each(|(r, _, v)| of_row[r] = v);
     let mut at = 0;
     Ok(peaks
         .best
         .iter()
         .zip(ranges)
         .map(|(&(value, row, _), range)| {
-            let activations = (at..at + range.len()).map(of_row).collect();
+            let activations = of_row[at..at + range.len()].to_vec();
             at += range.len();
             Example {
                 row,
@@ -269,7 +278,7 @@ pub type TokenLogits = Vec<(u32, f32)>;
 /// # Errors
 /// The device failed.
 pub fn promoted(
-    sae: &TopK,
+    sae: &Sae,
     index: usize,
     unembedding: &Tensor<2>,
     n: usize,

@@ -2,7 +2,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::TopK;
+use super::Sae;
 use super::arch::unit_rows;
 
 /// The point with the least summed distance to the rows `[n * d]` (row-major): Weiszfeld's
@@ -78,7 +78,7 @@ pub(super) fn input_scale(rows: &[f32], centre: &[f32]) -> f64 {
 
 /// Random unit decoder rows, the encoder their copy, no encoder bias, the given `b_dec`.
 /// The draws depend on the seed alone.
-pub(super) fn tied(d_sae: usize, k: usize, b_dec: Vec<f32>, seed: u64, device: &Device) -> TopK {
+pub(super) fn tied(d_sae: usize, k: usize, b_dec: Vec<f32>, seed: u64, device: &Device) -> Sae {
     let d_in = b_dec.len();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut normal = || {
@@ -90,13 +90,9 @@ pub(super) fn tied(d_sae: usize, k: usize, b_dec: Vec<f32>, seed: u64, device: &
         TensorData::new(values, [d_sae, d_in]),
         device,
     ));
-    TopK {
-        w_enc: w_dec.clone(),
-        b_enc: Tensor::zeros([d_sae], device),
-        w_dec,
-        b_dec: Tensor::from_data(TensorData::new(b_dec, [d_in]), device),
-        k,
-    }
+    let b_dec = Tensor::from_data(TensorData::new(b_dec, [d_in]), device);
+    let b_enc = Tensor::zeros([d_sae], device);
+    Sae::topk([w_dec.clone(), w_dec], [b_enc, b_dec], k)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use burn::tensor::{Int, Tensor};
 
-use super::{Latents, TopK, TrainConfig};
+use super::{Latents, Sae, TrainConfig};
 use crate::ops::{self, Encode, LatentSums};
 
 /// The gradient of the loss by every parameter. Those of the weights are the sums they are made of
@@ -33,7 +33,7 @@ pub struct Gradients {
 /// latents or more are active, where that is the faster way ([`LatentSums::condensed`]; never with
 /// `lazy_adam`). With m dead latents another four `[n, d_in]`, `n k_aux` entries and `[m, d_in]`.
 pub fn backward(
-    sae: &TopK,
+    sae: &Sae,
     x: Tensor<2>,
     dead: Option<Tensor<1, Int>>,
     config: &TrainConfig,
@@ -59,14 +59,17 @@ pub fn backward(
     (grads, latents, (loss, fvu))
 }
 
-fn encode(sae: &TopK, centred: &Tensor<2>) -> Latents {
+fn encode(sae: &Sae, centred: &Tensor<2>) -> Latents {
     let (w_enc, b_enc) = (sae.w_enc.clone(), sae.b_enc.clone());
-    let (values, indices) = ops::encode_topk(centred.clone(), w_enc, b_enc, &Encode::new(sae.k));
+    let k = sae
+        .k()
+        .unwrap_or_else(|| unreachable!("checked when training began"));
+    let (values, indices) = ops::encode_topk(centred.clone(), w_enc, b_enc, &Encode::new(k));
     Latents { values, indices }
 }
 
 /// `Σ values · W_dec[index]`, without `b_dec`.
-fn decode(sae: &TopK, latents: &Latents) -> Tensor<2> {
+fn decode(sae: &Sae, latents: &Latents) -> Tensor<2> {
     let (values, indices) = (latents.values.clone(), latents.indices.clone());
     ops::sparse_decode(values, indices, sae.w_dec.clone(), None)
 }
@@ -93,7 +96,7 @@ struct Term {
 }
 
 impl Term {
-    fn new(sae: &TopK, latents: Latents, signal: Tensor<2>) -> Self {
+    fn new(sae: &Sae, latents: Latents, signal: Tensor<2>) -> Self {
         let dz = ops::sparse_dot(signal.clone(), sae.w_dec.clone(), latents.indices.clone());
         let on = latents.values.clone().sign(); // 1 where active: values are at least 0
         Self {
@@ -106,7 +109,7 @@ impl Term {
 
 /// Puts the terms together: the entries of all of them, grouped by latent. The rows of the second
 /// term are counted on from those of the first. `b_dec` is its gradient without the encoder's part.
-fn gradients(sae: &TopK, terms: Vec<Term>, centred: Tensor<2>, b_dec: Tensor<1>) -> Gradients {
+fn gradients(sae: &Sae, terms: Vec<Term>, centred: Tensor<2>, b_dec: Tensor<1>) -> Gradients {
     let (n, d_sae, device) = (centred.dims()[0], sae.d_sae(), centred.device());
     let flat = |x: &Tensor<2>| x.clone().flatten::<1>(0, 1);
     let all = |part: fn(&Term) -> &Tensor<2>| {
@@ -153,7 +156,7 @@ fn gradients(sae: &TopK, terms: Vec<Term>, centred: Tensor<2>, b_dec: Tensor<1>)
 
 /// The auxiliary loss and what it reaches. The dead latents are encoded on their own.
 fn auxiliary(
-    sae: &TopK,
+    sae: &Sae,
     dead: Tensor<1, Int>,
     error: Tensor<2>,
     centred: &Tensor<2>,

@@ -1,6 +1,6 @@
 //! Sparse autoencoders: architectures, the training step, checkpoints, formats, evaluation.
 //!
-//! [`TopK`] and [`Trainer`] are mathematics on tensors and touch no file; [`session`] trains
+//! [`Sae`] and [`Trainer`] are mathematics on tensors and touch no file; [`session`] trains
 //! from a store and writes a directory; [`eval`] measures; [`mod@format`] reads and writes.
 //! Notation and names are the field's: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `d_in`, `d_sae`.
 
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use crate::{capture, device, hook, model};
 
-pub use arch::{Latents, TopK};
+pub use arch::{Activation, Latents, Sae};
 pub use config::TrainConfig;
 pub use init::geometric_median;
 pub use loss::{Gradients, backward};

@@ -15,7 +15,7 @@ use super::checkpoint::{CHECKPOINT, checkpoint, restore};
 use super::eval::{Accumulator, Reconstruction};
 use super::format::{self, malformed};
 use super::train::batch_tensor;
-use super::{Error, StepStats, TopK, TrainConfig, Trainer};
+use super::{Error, Sae, StepStats, TrainConfig, Trainer};
 use crate::Device;
 use crate::capture::store::{Manifest, ShuffledBatches, Source, write_whole};
 use crate::device::block_on;
@@ -110,7 +110,7 @@ pub fn train(
     options: &SessionOptions,
     device: &Device,
     mut seen: impl FnMut(&LogLine),
-) -> Result<TopK, Error> {
+) -> Result<Sae, Error> {
     config.check()?;
     let info = describe(&source, first_row, config, options, device);
     if let Some(done) = open(&info, options, device)? {
@@ -175,7 +175,7 @@ fn describe(
 }
 
 /// Makes the directory ready. Returns the autoencoder if the run in it is complete.
-fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Option<TopK>, Error> {
+fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Option<Sae>, Error> {
     let dir = &options.out;
     let io = |source| Error::Io {
         path: dir.clone(),
@@ -309,7 +309,7 @@ fn append(log: &mut fs::File, dir: &Path, line: &LogLine) -> Result<(), Error> {
     })
 }
 
-fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> {
+fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<Sae, Error> {
     let sae = trainer.sae();
     let model = info.store.as_ref().map(|s| s.settings.model.id.clone());
     let metadata = serde_json::json!({
@@ -328,7 +328,7 @@ fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<TopK, Error> 
 /// # Errors
 /// Widths that differ; the source or the device failed.
 pub fn evaluate(
-    sae: &TopK,
+    sae: &Sae,
     source: &Source,
     device: &Device,
     mut seen: impl FnMut(usize),

@@ -2,7 +2,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::loss::{Gradients, backward};
-use super::{Error, TopK, TrainConfig, init};
+use super::{Error, Sae, TrainConfig, init};
 use crate::device;
 use crate::ops::{AdamRows, Moments, adam_rows, clip_scale, grad_squares, take};
 
@@ -25,7 +25,7 @@ pub struct StepStats {
 #[derive(Clone, Debug)]
 pub struct Trainer {
     /// The autoencoder as trained, acting on scaled inputs.
-    pub(super) sae: TopK,
+    pub(super) sae: Sae,
     pub(super) config: TrainConfig,
     /// What inputs are multiplied by.
     pub(super) scale: f64,
@@ -49,7 +49,7 @@ pub(super) struct AllMoments {
 }
 
 impl AllMoments {
-    pub(super) fn zeros(sae: &TopK) -> Self {
+    pub(super) fn zeros(sae: &Sae) -> Self {
         Self {
             w_enc: Moments::zeros(&sae.w_enc),
             b_enc: Moments::zeros(&sae.b_enc),
@@ -90,7 +90,7 @@ impl Trainer {
         Ok(Self::at(sae, config, scale, 0))
     }
 
-    pub(super) fn at(sae: TopK, config: TrainConfig, scale: f64, step: u64) -> Self {
+    pub(super) fn at(sae: Sae, config: TrainConfig, scale: f64, step: u64) -> Self {
         let silent = Tensor::zeros([sae.d_sae()], &sae.b_enc.device());
         let moments = AllMoments::zeros(&sae);
         Self {
@@ -106,7 +106,7 @@ impl Trainer {
     }
 
     /// The autoencoder, acting on inputs as they were given.
-    pub fn sae(&self) -> TopK {
+    pub fn sae(&self) -> Sae {
         self.sae.clone().rescale(1.0 / self.scale)
     }
 

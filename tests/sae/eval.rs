@@ -1,12 +1,12 @@
 //! Measures of reconstruction against plain loops and cases worked by hand.
 
 use inscape::sae::eval::{Accumulator, Reconstruction};
-use inscape::sae::session;
+use inscape::sae::{Activation, session};
 
 use super::*;
 
 /// Measured in batches of uneven sizes.
-fn measure(sae: &TopK, x: &[f32]) -> Reconstruction {
+fn measure(sae: &Sae, x: &[f32]) -> Reconstruction {
     let d = sae.d_in();
     let mut all = Accumulator::new(sae.d_sae());
     for part in x.chunks(37 * d) {
@@ -51,7 +51,7 @@ fn close(got: f64, want: f64, tolerance: f64) {
     );
 }
 
-fn case() -> (TopK, Vec<f32>) {
+fn case() -> (Sae, Vec<f32>) {
     let sae = random_sae(1, 20, 80, 6, &Device::cpu());
     (sae, f32s(&Draws::new(2).normals(500 * 20)))
 }
@@ -162,7 +162,7 @@ fn the_mean_alone_explains_nothing() {
 fn a_tiny_case_by_hand() {
     let x = [3.0, 0.0, 0.0, 4.0, 3.0, 0.0, 0.0, -1.0, 0.0, 2.0, 0.0, 0.0];
     let mut sae = identity(3, &Device::cpu());
-    sae.k = 1;
+    sae.activation = Activation::TopK { k: 1 };
     let found = measure(&sae, &x);
     assert_eq!(found.fired, [3, 0, 0, 0, 1, 0]);
     assert_eq!(found.l0, 1.0);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn saved() -> (tempfile::TempDir, TopK) {
+fn saved() -> (tempfile::TempDir, Sae) {
     let dir = tempfile::tempdir().unwrap();
     let sae = random_sae(1, 6, 14, 3, &Device::cpu());
     let metadata = json!({"hook_name": "blocks.2.hook_resid_post", "inscape": {"seed": 7}});
@@ -16,7 +16,7 @@ fn saved() -> (tempfile::TempDir, TopK) {
     (dir, sae)
 }
 
-fn load(dir: &Path) -> Result<(TopK, Value), Error> {
+fn load(dir: &Path) -> Result<(Sae, Value), Error> {
     format::load(dir, Device::cpu().tensor())
 }
 
@@ -31,7 +31,7 @@ fn a_round_trip_keeps_every_bit() {
     assert_eq!(bits(back.b_enc.clone()), bits(sae.b_enc.clone()));
     assert_eq!(bits(back.w_dec.clone()), bits(sae.w_dec.clone()));
     assert_eq!(bits(back.b_dec.clone()), bits(sae.b_dec.clone()));
-    assert_eq!((back.k, metadata), (3, json!({"a": [1, "b"]})));
+    assert_eq!((back.k(), metadata), (Some(3), json!({"a": [1, "b"]})));
     let x = t2(&f32s(&Draws::new(2).normals(60)), 6, &Device::cpu());
     assert_eq!(bits(back.reconstruct(x.clone())), bits(sae.reconstruct(x)));
 }

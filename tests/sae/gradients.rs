@@ -4,7 +4,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use inscape::Device;
 use inscape::ops::sparse_matmul_t;
-use inscape::sae::{Gradients, TopK, TrainConfig, backward};
+use inscape::sae::{Gradients, Sae, TrainConfig, backward};
 
 use super::*;
 
@@ -123,19 +123,13 @@ impl Problem {
         })
     }
 
-    fn sae(&self, dtype: DType, device: &Device) -> TopK {
+    fn sae(&self, dtype: DType, device: &Device) -> Sae {
         let wide = |p: usize| self.matrix(&self.params[p], dtype, device);
         let long = |p: usize| {
             let data = TensorData::new(self.params[p].clone(), [self.params[p].len()]);
             Tensor::<1>::from_data(data, (device.tensor(), dtype))
         };
-        TopK {
-            w_enc: wide(0),
-            b_enc: long(1),
-            w_dec: wide(2),
-            b_dec: long(3),
-            k: self.k,
-        }
+        Sae::topk([wide(0), wide(2)], [long(1), long(3)], self.k)
     }
 
     fn matrix(&self, values: &[f64], dtype: DType, device: &Device) -> Tensor<2> {

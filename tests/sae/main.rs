@@ -19,7 +19,7 @@ use burn::tensor::{Tensor, TensorData};
 use inscape::Device;
 use inscape::capture::store::Source;
 use inscape::device::{block_on, read};
-use inscape::sae::TopK;
+use inscape::sae::Sae;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -142,7 +142,7 @@ impl Planted {
 }
 
 /// Latents `x` and `−x`: with k = d every row comes back as it was.
-pub fn identity(d: usize, device: &Device) -> TopK {
+pub fn identity(d: usize, device: &Device) -> Sae {
     let signed = |i: usize| {
         (0..d).map(move |j| match (i % d == j, i < d) {
             (false, _) => 0.0,
@@ -151,26 +151,19 @@ pub fn identity(d: usize, device: &Device) -> TopK {
         })
     };
     let w: Vec<f32> = (0..2 * d).flat_map(signed).collect();
-    TopK {
-        w_enc: t2(&w, d, device),
-        b_enc: t1(&vec![0.0; 2 * d], device),
-        w_dec: t2(&w, d, device),
-        b_dec: t1(&vec![0.0; d], device),
-        k: d,
-    }
+    let biases = [2 * d, d].map(|n| t1(&vec![0.0; n], device));
+    Sae::topk([t2(&w, d, device), t2(&w, d, device)], biases, d)
 }
 
 /// A random autoencoder with unit decoder rows and every parameter away from 0.
-pub fn random_sae(seed: u64, d: usize, f: usize, k: usize, device: &Device) -> TopK {
+pub fn random_sae(seed: u64, d: usize, f: usize, k: usize, device: &Device) -> Sae {
     let mut draws = Draws::new(seed);
     let small = |x: Vec<f64>| f32s(&x.iter().map(|x| 0.3 * x).collect::<Vec<_>>());
-    TopK {
-        w_enc: t2(&f32s(&draws.unit_rows(f, d)), d, device),
-        b_enc: t1(&small(draws.normals(f)), device),
-        w_dec: t2(&f32s(&draws.unit_rows(f, d)), d, device),
-        b_dec: t1(&small(draws.normals(d)), device),
-        k,
-    }
+    let w_enc = t2(&f32s(&draws.unit_rows(f, d)), d, device);
+    let b_enc = t1(&small(draws.normals(f)), device);
+    let w_dec = t2(&f32s(&draws.unit_rows(f, d)), d, device);
+    let b_dec = t1(&small(draws.normals(d)), device);
+    Sae::topk([w_enc, w_dec], [b_enc, b_dec], k)
 }
 
 /// Requires a message to hold each of these words.

@@ -40,7 +40,7 @@ fn options(out: &Path, resume: bool) -> SessionOptions {
     }
 }
 
-fn run(out: &Path, resume: bool, seen: impl FnMut(&LogLine)) -> Result<TopK, Error> {
+fn run(out: &Path, resume: bool, seen: impl FnMut(&LogLine)) -> Result<Sae, Error> {
     let options = options(out, resume);
     session::train(
         data().source(),

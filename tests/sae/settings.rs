@@ -6,7 +6,7 @@ use inscape::sae::{Error, TrainConfig, Trainer};
 
 use super::*;
 
-fn train(source: Source, config: &TrainConfig, out: &Path, resume: bool) -> Result<TopK, Error> {
+fn train(source: Source, config: &TrainConfig, out: &Path, resume: bool) -> Result<Sae, Error> {
     let options = SessionOptions {
         resume,
         checkpoint_every: 1,
@@ -77,7 +77,7 @@ fn a_batch_may_exceed_the_rows() {
     let dir = tempfile::tempdir().unwrap();
     let data = Planted::new(2, 5, 8, 16, 2);
     let sae = train(data.source(), &base(), &dir.path().join("sae"), false).unwrap();
-    assert_eq!((sae.d_in(), sae.d_sae(), sae.k), (8, 24, 3));
+    assert_eq!((sae.d_in(), sae.d_sae(), sae.k()), (8, 24, Some(3)));
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn tokens(seed: u64) -> Tokens {
     )
 }
 
-fn measure(sae: TopK, hook: &str) -> Result<Spliced, Error> {
+fn measure(sae: Sae, hook: &str) -> Result<Spliced, Error> {
     let (model, mut all) = (model(), SplicedAccumulator::new(sae, hook));
     block_on(all.add(&model, &tokens(1)))?;
     block_on(all.add(&model, &tokens(2)))?;

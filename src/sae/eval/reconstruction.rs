@@ -2,7 +2,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::device::{self, Error};
-use crate::sae::TopK;
+use crate::sae::Sae;
 
 /// How well an autoencoder reconstructs a set of activations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,8 +80,8 @@ impl Accumulator {
     ///
     /// # Errors
     /// The device failed.
-    pub async fn add(&mut self, sae: &TopK, x: Tensor<2>) -> Result<(), Error> {
-        let latents = sae.encode(x.clone());
+    pub async fn add(&mut self, sae: &Sae, x: Tensor<2>) -> Result<(), Error> {
+        let latents = sae.encode(x.clone()).compact().await?;
         let y = sae.decode(&latents);
         let n = x.dims()[0] as u64;
         let shift = self

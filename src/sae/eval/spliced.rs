@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use crate::device;
 use crate::hook::{self, Activation, Hooks};
 use crate::model::{Model, Tokens};
-use crate::sae::{Error, TopK};
+use crate::sae::{Error, Sae};
 
 /// What a language model loses when an autoencoder's reconstruction takes the place of the
 /// activations at its hook. Nats a token.
@@ -26,7 +26,7 @@ pub struct Spliced {
 
 /// The edit that replaces activations by their reconstruction: for [`Hooks::edit`]. A rank-4
 /// activation is taken as rows of `heads · d_head`.
-pub fn splice(sae: TopK) -> impl Fn(hook::Site, Activation) -> Activation + Send + Sync + 'static {
+pub fn splice(sae: Sae) -> impl Fn(hook::Site, Activation) -> Activation + Send + Sync + 'static {
     move |_, act| {
         let shape = act.shape();
         let rows = act.clone().rows();
@@ -58,7 +58,7 @@ pub struct SplicedAccumulator {
 
 impl SplicedAccumulator {
     /// Splices `sae` in at `hook`.
-    pub fn new(sae: TopK, hook: &str) -> Self {
+    pub fn new(sae: Sae, hook: &str) -> Self {
         let spliced = Hooks::new().edit(hook, splice(sae));
         let zero = Hooks::new().edit(hook, zeros);
         Self {

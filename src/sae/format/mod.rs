@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
-use super::{Error, TopK};
+use super::{Error, Sae};
 use crate::capture::store::write_whole;
 use crate::device;
 
@@ -25,7 +25,7 @@ pub(super) type Named = Vec<(&'static str, Vec<usize>, Vec<f32>)>;
 ///
 /// # Errors
 /// A file could not be written; the device failed.
-pub async fn save(sae: &TopK, dir: &Path, metadata: Value) -> Result<(), Error> {
+pub async fn save(sae: &Sae, dir: &Path, metadata: Value) -> Result<(), Error> {
     let tensors = vec![
         (
             "W_enc",
@@ -58,7 +58,7 @@ pub async fn save(sae: &TopK, dir: &Path, metadata: Value) -> Result<(), Error> 
         // Version of the format. Without it SAELens takes the file for one from before 6.0 and
         // drops its metadata.
         "sae_lens_version": "6.0.0",
-        "architecture": "topk", "d_in": sae.d_in(), "d_sae": sae.d_sae(), "k": sae.k,
+        "architecture": "topk", "d_in": sae.d_in(), "d_sae": sae.d_sae(), "k": sae.k(),
         "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": true,
         "normalize_activations": "none", "reshape_activations": "none",
         "rescale_acts_by_decoder_norm": false, "metadata": metadata,
@@ -87,7 +87,7 @@ pub(super) fn serialize(tensors: &Named, metadata: Option<String>) -> Vec<u8> {
 ///
 /// # Errors
 /// Names the file, and the tensor or setting that does not fit.
-pub fn load(dir: &Path, device: &Device) -> Result<(TopK, Value), Error> {
+pub fn load(dir: &Path, device: &Device) -> Result<(Sae, Value), Error> {
     let config_path = dir.join(CONFIG);
     let text = read_file(&config_path)?;
     let config: Value = serde_json::from_slice(&text).map_err(|e| malformed(&config_path, e))?;
@@ -120,7 +120,7 @@ pub fn load(dir: &Path, device: &Device) -> Result<(TopK, Value), Error> {
     Ok((sae, config["metadata"].clone()))
 }
 
-fn load_weights(path: &Path, k: usize, device: &Device) -> Result<TopK, Error> {
+fn load_weights(path: &Path, k: usize, device: &Device) -> Result<Sae, Error> {
     let bytes = read_file(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
     let reader = TensorReader {
@@ -132,13 +132,11 @@ fn load_weights(path: &Path, k: usize, device: &Device) -> Result<TopK, Error> {
     let [d_sae, d_in] = d[..] else {
         return Err(malformed(path, format!("W_dec has shape {d:?}")));
     };
-    Ok(TopK {
-        w_enc: reader.r2_across("W_enc", [d_in, d_sae])?,
-        b_enc: reader.r1("b_enc", d_sae)?,
-        w_dec: reader.r2("W_dec", [d_sae, d_in])?,
-        b_dec: reader.r1("b_dec", d_in)?,
-        k,
-    })
+    let w_enc = reader.r2_across("W_enc", [d_in, d_sae])?;
+    let b_enc = reader.r1("b_enc", d_sae)?;
+    let w_dec = reader.r2("W_dec", [d_sae, d_in])?;
+    let b_dec = reader.r1("b_dec", d_in)?;
+    Ok(Sae::topk([w_enc, w_dec], [b_enc, b_dec], k))
 }
 
 /// f32 tensors of one file, by name and shape.
