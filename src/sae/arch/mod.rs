@@ -29,6 +29,9 @@ pub struct Sae {
     pub activation: Activation,
     /// Whether the encoder takes `b_dec` from `x` first. Needs `d_out = d_in`.
     pub subtract_b_dec: bool,
+    /// Activations that a row holds side by side, of equal width: 1, or the layers or models of a
+    /// crosscoder (Lindsey et al. 2024), which have one latent space and a decoder each.
+    pub sites: usize,
 }
 
 /// What makes latents of pre-activations `z` `[n, d_sae]`.
@@ -110,6 +113,7 @@ impl Sae {
             w_skip: None,
             activation: Activation::TopK { k },
             subtract_b_dec: true,
+            sites: 1,
         }
     }
 
