@@ -1,15 +1,15 @@
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
+use super::sae_train::{self, Train};
 use super::{DeviceOption, Failure, bar, capture::open_text, print_json, rows};
 use crate::capture::store::{Source, write_whole};
 use crate::device::block_on;
 use crate::model;
 use crate::report::{EVALUATION, Evaluated};
 use crate::sae::eval::{Spliced, SplicedAccumulator};
-use crate::sae::session::{self, SessionOptions};
-use crate::sae::{TrainConfig, format};
+use crate::sae::{format, session};
 use crate::{Device, capture};
 
 #[derive(Debug, Subcommand)]
@@ -18,67 +18,6 @@ pub(super) enum Sub {
     Train(Box<Train>),
     /// Measure an autoencoder on stored activations, and in its model.
     Eval(Eval),
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Arch {
-    Topk,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Train {
-    /// A store directory (with --hook), STORE:HOOK, or FILE.safetensors[:TENSOR].
-    source: String,
-    /// The hook, where the source is a store directory.
-    #[arg(long)]
-    hook: Option<String>,
-    /// Architecture.
-    #[arg(long, value_enum, default_value = "topk")]
-    arch: Arch,
-    /// Latents kept a row.
-    #[arg(long, default_value_t = 32)]
-    k: usize,
-    /// Latents: a number, or a multiple of the input width like 8x.
-    #[arg(long, default_value = "8x")]
-    width: String,
-    /// Activations to train on; more than there are means several passes. Default: one pass.
-    #[arg(long)]
-    tokens: Option<u64>,
-    /// Activations a step.
-    #[arg(long, default_value_t = 2048)]
-    batch: usize,
-    /// Peak learning rate.
-    #[arg(long)]
-    lr: Option<f64>,
-    /// Seed of the weights and of the order of the activations.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Which rows to train on, like ..90%.
-    #[arg(long, default_value = "..")]
-    rows: String,
-    /// A latent is dead when it has not fired for this many activations.
-    #[arg(long)]
-    dead_after: Option<u64>,
-    /// Leave latents alone in the steps in which no row chose them: another optimiser than Adam.
-    #[arg(long)]
-    lazy_adam: bool,
-    /// Rows of the shuffle buffer.
-    #[arg(long, default_value_t = 1 << 16)]
-    buffer: usize,
-    /// Steps between checkpoints.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
-    checkpoint_every: u64,
-    /// The directory to write.
-    #[arg(long)]
-    out: PathBuf,
-    /// Continue an interrupted run.
-    #[arg(long)]
-    resume: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    device: DeviceOption,
 }
 
 #[derive(Debug, Args)]
@@ -114,7 +53,7 @@ pub(super) struct Eval {
 
 pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
     match sub {
-        Sub::Train(options) => train(options),
+        Sub::Train(options) => sae_train::run(options),
         Sub::Eval(options) => eval(options),
     }
 }
@@ -126,80 +65,6 @@ pub(super) fn open_source(spec: &str, hook: Option<&str>) -> Result<Source, Fail
         None => spec.to_string(),
     };
     Ok(Source::open(&spec)?)
-}
-
-/// `3072`, or `8x` times the input width.
-fn width(text: &str, d_in: usize) -> Result<usize, Failure> {
-    let number = text.strip_suffix('x').unwrap_or(text);
-    let n: usize = number
-        .parse()
-        .map_err(|_| format!("--width `{text}` is no number and no multiple like 8x"))?;
-    Ok(if text.ends_with('x') {
-        n.saturating_mul(d_in)
-    } else {
-        n
-    })
-}
-
-fn train(options: &Train) -> Result<(), Failure> {
-    let Arch::Topk = options.arch;
-    let all = open_source(&options.source, options.hook.as_deref())?;
-    let range = rows(&options.rows, all.rows())?;
-    let source = all.sub(range.clone())?;
-    let d_sae = width(&options.width, source.width())?;
-    let tokens = options.tokens.unwrap_or(source.rows() as u64);
-    let defaults = TrainConfig::new(source.width(), d_sae, options.k, tokens);
-    let config = TrainConfig {
-        batch: options.batch,
-        lr: options.lr.unwrap_or(defaults.lr),
-        seed: options.seed,
-        dead_after: options.dead_after.unwrap_or(defaults.dead_after),
-        lazy_adam: options.lazy_adam,
-        ..defaults
-    };
-    config.check()?;
-    let device = options.device.open()?;
-    let session = SessionOptions {
-        resume: options.resume,
-        buffer_rows: options.buffer,
-        checkpoint_every: options.checkpoint_every,
-        ..SessionOptions::new(&options.out)
-    };
-    let progress = bar("train", "activations", config.steps() * config.batch as u64);
-    let mut last = None;
-    session::train(source, range.start, &config, &session, &device, |line| {
-        if last.is_none() {
-            progress.set_position(line.tokens);
-            progress.reset_eta();
-        }
-        progress.set_position(line.tokens);
-        let s = line.stats;
-        progress.set_message(format!(
-            "loss {:.4}  L0 {:.1}  dead {:.2} %",
-            s.loss,
-            s.l0,
-            100.0 * s.dead_share
-        ));
-        last = Some(*line);
-    })?;
-    progress.finish_and_clear();
-    let last = last.or(session::read_log(&options.out)?.last().copied());
-    match (last, options.json) {
-        (Some(line), true) => print_json(&line)?,
-        (Some(line), false) => say!(
-            "{}: {} latents, k {}; {} activations, last batch FVU {:.4}, L0 {:.1}, dead {:.2} %, {:.0} activations/s",
-            options.out.display(),
-            d_sae,
-            config.k,
-            line.tokens,
-            line.stats.fvu,
-            line.stats.l0,
-            100.0 * line.stats.dead_share,
-            line.tokens_per_second,
-        ),
-        (None, _) => {}
-    }
-    Ok(())
 }
 
 fn eval(options: &Eval) -> Result<(), Failure> {

@@ -184,7 +184,7 @@ fn train(source: &Source, dir: &Path, device: &Device) -> Result<Sae, Failure> {
         say!(
             "TopK, {} latents, k {}, on {HOOK}: {} activations in {:.1} s, {:.0}/s; last batch FVU {:.3}",
             config.d_sae,
-            config.k,
+            config.k().unwrap_or(0),
             line.tokens,
             line.seconds,
             line.tokens_per_second,

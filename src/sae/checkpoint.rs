@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use super::format::{self, Named, TensorReader, malformed};
 use super::session::RunInfo;
-use super::train::{AllMoments, dead_latents};
-use super::{Error, Sae, Trainer};
-use crate::Device;
+use super::train::dead_latents;
+use super::{Error, Trainer, init};
 use crate::capture::store::write_whole;
 use crate::device;
 
@@ -19,83 +18,30 @@ pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 #[derive(Serialize, Deserialize)]
 struct CheckpointInfo {
     step: u64,
-    /// The bits of an f64: as a JSON number it might come back one unit in the last place off.
-    scale_bits: u64,
+    /// The bits of f64s: as a JSON number one might come back one unit in the last place off.
+    scale_bits: [u64; 2],
     /// The dead latents that the auxiliary loss acts on.
     dead: Vec<i64>,
 }
 
 /// Writes the state aside and renames it.
-pub(super) async fn checkpoint(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<(), Error> {
-    let (sae, m) = (&trainer.sae, &trainer.moments);
-    let wide = vec![info.config.d_sae, info.d_in];
-    let (latents, inputs) = (vec![info.config.d_sae], vec![info.d_in]);
-    let tensors: Named = vec![
-        (
-            "w_enc",
-            wide.clone(),
-            device::read(sae.w_enc.clone()).await?,
-        ),
-        (
-            "b_enc",
-            latents.clone(),
-            device::read(sae.b_enc.clone()).await?,
-        ),
-        (
-            "w_dec",
-            wide.clone(),
-            device::read(sae.w_dec.clone()).await?,
-        ),
-        (
-            "b_dec",
-            inputs.clone(),
-            device::read(sae.b_dec.clone()).await?,
-        ),
-        (
-            "m.w_enc",
-            wide.clone(),
-            device::read(m.w_enc.m.clone()).await?,
-        ),
-        (
-            "v.w_enc",
-            wide.clone(),
-            device::read(m.w_enc.v.clone()).await?,
-        ),
-        (
-            "m.b_enc",
-            latents.clone(),
-            device::read(m.b_enc.m.clone()).await?,
-        ),
-        (
-            "v.b_enc",
-            latents.clone(),
-            device::read(m.b_enc.v.clone()).await?,
-        ),
-        (
-            "m.w_dec",
-            wide.clone(),
-            device::read(m.w_dec.m.clone()).await?,
-        ),
-        ("v.w_dec", wide, device::read(m.w_dec.v.clone()).await?),
-        (
-            "m.b_dec",
-            inputs.clone(),
-            device::read(m.b_dec.m.clone()).await?,
-        ),
-        ("v.b_dec", inputs, device::read(m.b_dec.v.clone()).await?),
-        (
-            "silent",
-            latents,
-            device::read(trainer.silent.clone()).await?,
-        ),
-    ];
+pub(super) async fn checkpoint(trainer: &Trainer, dir: &Path) -> Result<(), Error> {
+    let mut trainer = trainer.clone();
+    let mut tensors: Named = Vec::new();
+    for (name, shape, values) in state(&mut trainer) {
+        let values = match values {
+            Slot::Vector(v) => device::read(v.clone()).await?,
+            Slot::Matrix(w) => device::read(w.clone()).await?,
+        };
+        tensors.push((name, shape, values));
+    }
     let dead = match trainer.dead.clone() {
         Some(dead) => device::read_int(dead).await?,
         None => Vec::new(),
     };
     let state = CheckpointInfo {
         step: trainer.step,
-        scale_bits: trainer.scale.to_bits(),
+        scale_bits: trainer.scale.map(f64::to_bits),
         dead,
     };
     let state = serde_json::to_string(&state).expect("plain data serialises");
@@ -106,49 +52,83 @@ pub(super) async fn checkpoint(trainer: &Trainer, info: &RunInfo, dir: &Path) ->
     Ok(())
 }
 
+/// A tensor of the state, to be read or set.
+enum Slot<'a> {
+    Vector(&'a mut Tensor<1>),
+    Matrix(&'a mut Tensor<2>),
+}
+
+type Part<'a> = (String, Vec<usize>, Slot<'a>);
+
+fn vector(name: String, v: &mut Tensor<1>) -> Part<'_> {
+    (name, v.dims().to_vec(), Slot::Vector(v))
+}
+
+fn matrix(name: String, w: &mut Tensor<2>) -> Part<'_> {
+    (name, w.dims().to_vec(), Slot::Matrix(w))
+}
+
+/// Everything that changes from step to step, by name.
+fn state(trainer: &mut Trainer) -> Vec<Part<'_>> {
+    let mut all = Vec::new();
+    let moments = &mut trainer.moments;
+    let (matrices, vectors) = trainer.sae.parts();
+    let mut matrix_moments = moments.matrices.iter_mut();
+    for (name, w) in matrices {
+        all.push(matrix(name.into(), w));
+        if let Some(m) = matrix_moments.next() {
+            all.push(matrix(format!("m.{name}"), &mut m.m));
+            all.push(matrix(format!("v.{name}"), &mut m.v));
+        }
+    }
+    let mut vector_moments = moments.vectors.iter_mut();
+    for (name, b) in vectors {
+        all.push(vector(name.into(), b));
+        if let Some(m) = vector_moments.next() {
+            all.push(vector(format!("m.{name}"), &mut m.m));
+            all.push(vector(format!("v.{name}"), &mut m.v));
+        }
+    }
+    if let Some(mean) = &mut trainer.ema {
+        let (matrices, vectors) = mean.parts();
+        let matrices = matrices.into_iter();
+        all.extend(matrices.map(|(name, w)| matrix(format!("ema.{name}"), w)));
+        let vectors = vectors.into_iter();
+        all.extend(vectors.map(|(name, b)| vector(format!("ema.{name}"), b)));
+    }
+    all.push(vector("silent".into(), &mut trainer.silent));
+    all.push(vector("diverged".into(), &mut trainer.diverged));
+    all
+}
+
 /// The state that [`checkpoint`] wrote.
 pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Error> {
     let bytes = format::read_file(path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(path, e))?;
-    let state = header
-        .metadata()
-        .as_ref()
-        .and_then(|m| m.get("inscape"))
-        .cloned()
-        .unwrap_or_default();
-    let state: CheckpointInfo = serde_json::from_str(&state).map_err(|e| malformed(path, e))?;
+    let metadata = header.metadata().as_ref();
+    let text = metadata.and_then(|m| m.get("inscape")).cloned();
+    let saved: CheckpointInfo =
+        serde_json::from_str(&text.unwrap_or_default()).map_err(|e| malformed(path, e))?;
     let reader = TensorReader {
         path,
         file: &file,
-        device: device.tensor(),
+        device,
     };
-    let (d_sae, d_in) = (info.config.d_sae, info.d_in);
-    let wide = |name: &str| reader.r2(name, [d_sae, d_in]);
-    let sae = Sae::topk(
-        [wide("w_enc")?, wide("w_dec")?],
-        [reader.r1("b_enc", d_sae)?, reader.r1("b_dec", d_in)?],
-        info.config.k,
-    );
-    let mut moments = AllMoments::zeros(&sae);
-    (moments.w_enc.m, moments.w_enc.v) = (wide("m.w_enc")?, wide("v.w_enc")?);
-    (moments.w_dec.m, moments.w_dec.v) = (wide("m.w_dec")?, wide("v.w_dec")?);
-    (moments.b_enc.m, moments.b_enc.v) =
-        (reader.r1("m.b_enc", d_sae)?, reader.r1("v.b_enc", d_sae)?);
-    (moments.b_dec.m, moments.b_dec.v) = (reader.r1("m.b_dec", d_in)?, reader.r1("v.b_dec", d_in)?);
-    let silent: Tensor<1> = reader.r1("silent", d_sae)?;
-    if let Some(f) = state.dead.iter().find(|f| !(0..d_sae as i64).contains(*f)) {
+    let d_sae = info.config.d_sae as i64;
+    if let Some(f) = saved.dead.iter().find(|f| !(0..d_sae).contains(*f)) {
         return Err(malformed(path, format!("dead latent {f} of {d_sae}")));
     }
-    let scale = f64::from_bits(state.scale_bits);
-    let trainer = Trainer::at(sae, info.config.clone(), scale, state.step);
-    Ok(Trainer {
-        moments,
-        silent,
-        dead: dead_latents(
-            state.dead.iter().map(|f| *f as i32).collect(),
-            device.tensor(),
-        ),
-        ..trainer
-    })
+    let empty = init::start(&info.config, info.d_in, vec![0.0; info.d_out], device);
+    let scale = saved.scale_bits.map(f64::from_bits);
+    let mut trainer = Trainer::at(empty, info.config.clone(), scale, saved.step);
+    for (name, shape, slot) in state(&mut trainer) {
+        match slot {
+            Slot::Vector(v) => *v = reader.r1(&name, shape[0])?,
+            Slot::Matrix(w) => *w = reader.r2(&name, [shape[0], shape[1]])?,
+        }
+    }
+    let dead = saved.dead.iter().map(|f| *f as i32).collect();
+    trainer.dead = dead_latents(dead, device);
+    Ok(trainer)
 }

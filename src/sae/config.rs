@@ -3,13 +3,267 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::ops::Adam;
 
-/// How a TopK autoencoder is trained. Saved with it.
+/// What is trained. Its own file under `arch` has the loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum Architecture {
+    /// ReLU with an L1 penalty, or one that is annealed from L1 to Lp.
+    Standard(Standard),
+    /// Gated.
+    Gated(Gated),
+    /// The k largest latents of a row.
+    #[serde(rename = "topk")]
+    TopK {
+        /// Latents kept a row.
+        k: usize,
+    },
+    /// The k · n largest latents of a batch.
+    #[serde(rename = "batch_topk")]
+    BatchTopK {
+        /// Latents kept a row, on average.
+        k: usize,
+    },
+    /// BatchTopK with nested reconstructions.
+    Matryoshka(Matryoshka),
+    /// A threshold a latent.
+    #[serde(rename = "jump_relu")]
+    JumpRelu(JumpRelu),
+}
+
+/// Settings of [`Architecture::Standard`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Standard {
+    /// λ: weight of the penalty.
+    pub l1: f64,
+    /// The exponent at the end: 1 is plain L1.
+    pub p_end: f64,
+    /// Share of the steps after which the exponent begins to fall from 1.
+    pub p_start: f64,
+}
+
+impl Default for Standard {
+    /// Plain L1. The weight is for inputs of variance 1 a dimension and an error counted as the FVU.
+    fn default() -> Self {
+        Self {
+            l1: 0.01,
+            p_end: 1.0,
+            p_start: 0.2,
+        }
+    }
+}
+
+/// Settings of [`Architecture::Gated`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gated {
+    /// λ: weight of the penalty on the gate.
+    pub l1: f64,
+    /// The auxiliary reconstruction moves the decoder too, as in SAELens; the paper holds it constant.
+    pub aux_to_decoder: bool,
+}
+
+impl Default for Gated {
+    /// The paper's loss. The weight is for inputs of variance 1 a dimension and an error counted as
+    /// the FVU.
+    fn default() -> Self {
+        Self {
+            l1: 0.01,
+            aux_to_decoder: false,
+        }
+    }
+}
+
+/// Settings of [`Architecture::Matryoshka`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Matryoshka {
+    /// Latents kept a row, on average.
+    pub k: usize,
+    /// Latents of the inner reconstructions, rising; the outermost has all.
+    pub widths: Vec<usize>,
+    /// The loss is the mean over the reconstructions (dictionary_learning), or their sum (SAELens).
+    pub mean: bool,
+}
+
+impl Matryoshka {
+    /// Inner reconstructions of a sixteenth, an eighth, a quarter and half of the latents, where that
+    /// is at least one.
+    pub fn halving(k: usize, d_sae: usize) -> Self {
+        let widths = [16, 8, 4, 2].map(|part| d_sae / part);
+        let mut widths: Vec<usize> = widths.into_iter().filter(|w| *w > 0).collect();
+        widths.dedup();
+        Self {
+            k,
+            widths,
+            mean: true,
+        }
+    }
+}
+
+/// Settings of [`Architecture::JumpRelu`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JumpRelu {
+    /// What keeps it sparse.
+    pub penalty: JumpPenalty,
+    /// ε: width of the straight-through window.
+    pub bandwidth: f64,
+    /// θ at the start.
+    pub threshold: f64,
+    /// Weight of the loss that pulls dead latents up; 0 is none.
+    pub pre_act: f64,
+}
+
+impl JumpRelu {
+    /// For an L0 of `target`, on inputs of variance 1 a dimension.
+    pub fn aiming_at(target: f64) -> Self {
+        Self {
+            penalty: JumpPenalty::TargetL0 {
+                weight: 0.1,
+                target,
+            },
+            bandwidth: 0.2,
+            threshold: 0.1,
+            pre_act: 0.0,
+        }
+    }
+}
+
+/// The sparsity penalty of JumpReLU.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum JumpPenalty {
+    /// `λ · L0`, through the step's estimator (Rajamanoharan et al. 2024).
+    Step {
+        /// λ.
+        l0: f64,
+    },
+    /// `λ · Σ tanh(c · f · ‖W_dec[j]‖)` (Conerly et al. 2025).
+    Tanh {
+        /// λ.
+        l0: f64,
+        /// c.
+        scale: f64,
+    },
+    /// `weight · (L0 / target − 1)²` (Rajamanoharan et al. 2024, appendix).
+    TargetL0 {
+        /// Weight.
+        weight: f64,
+        /// The L0 aimed at.
+        target: f64,
+    },
+}
+
+/// What the squared error is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// `Σ‖y − ȳ‖²` of the batch: the loss is the FVU (sparsify).
+    Variance,
+    /// Rows: a mean of summed squares (SAELens, dictionary_learning).
+    Rows,
+    /// Elements: a mean over all (OpenAI).
+    Elements,
+}
+
+/// What the auxiliary squared error is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuxNormaliser {
+    /// `Σ‖e − ē‖²` of the error (Gao et al. 2024, dictionary_learning).
+    Residual,
+    /// `Σ‖y − ȳ‖²` (sparsify).
+    Total,
+    /// Rows (SAELens).
+    Rows,
+}
+
+/// What inputs are multiplied by while training. It is folded into the weights that are saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputScale {
+    /// 1.
+    None,
+    /// `√d / √mean ‖x − b_dec‖²`: variance 1 a dimension, about where `b_dec` starts.
+    Deviation,
+    /// `√d / mean ‖x‖` (SAELens's `expected_average_only_in`).
+    MeanNorm,
+    /// `1 / √mean ‖x‖²` (dictionary_learning).
+    MeanSquare,
+}
+
+/// Where `b_dec` starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BiasStart {
+    /// 0 (SAELens).
+    Zero,
+    /// The mean of a sample (sparsify).
+    Mean,
+    /// The geometric median of a sample (OpenAI, dictionary_learning).
+    GeometricMedian,
+}
+
+/// What the public tools do differently. Saved with the autoencoder.
+///
+/// Not among them is whether the ReLU comes before or after the top-k: values and gradients are the
+/// same here, since a latent whose value is 0 gets none. (sparsify's fused encoder passes gradients
+/// on at zeros, and none from auxiliary losses to the encoder.)
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conventions {
+    /// The encoder takes `b_dec` off its input.
+    pub subtract_b_dec: bool,
+    /// Decoder rows are kept at length 1, and of their gradients only what is orthogonal to them
+    /// counts. Otherwise penalties weigh each latent by its row's length.
+    pub unit_decoder: bool,
+    /// Length of the decoder rows at the start.
+    pub decoder_norm: f64,
+    /// What the squared error is divided by.
+    pub reduction: Reduction,
+    /// What the auxiliary one is divided by.
+    pub aux_normaliser: AuxNormaliser,
+    /// The auxiliary loss takes dead latents after the ReLU; SAELens takes them before it.
+    pub aux_relu: bool,
+    /// The auxiliary loss is multiplied by `min(dead / k_aux, 1)` (SAELens).
+    pub aux_by_share: bool,
+    /// Weight of the loss of 4 k latents (sparsify's Multi-TopK: 1/8); 0 is none.
+    pub multi_topk: f64,
+    /// The threshold that BatchTopK is used with moves by this much of the way to each batch's
+    /// smallest activation (SAELens 0.01, dictionary_learning 0.001).
+    pub threshold_rate: f64,
+    /// The step from which on it does; it starts at what it finds there (SAELens: at 0, from the
+    /// first step).
+    pub threshold_start: u64,
+    /// What inputs are multiplied by.
+    pub input_scale: InputScale,
+    /// Where `b_dec` starts.
+    pub b_dec: BiasStart,
+}
+
+impl Default for Conventions {
+    /// Gao et al. 2024, with `b_dec` taken off and inputs scaled.
+    fn default() -> Self {
+        Self {
+            subtract_b_dec: true,
+            unit_decoder: true,
+            decoder_norm: 1.0,
+            reduction: Reduction::Variance,
+            aux_normaliser: AuxNormaliser::Residual,
+            aux_relu: true,
+            aux_by_share: false,
+            multi_topk: 0.0,
+            threshold_rate: 0.01,
+            threshold_start: 1,
+            input_scale: InputScale::Deviation,
+            b_dec: BiasStart::GeometricMedian,
+        }
+    }
+}
+
+/// How an autoencoder is trained. Saved with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
+    /// What is trained.
+    pub architecture: Architecture,
     /// Number of latents.
     pub d_sae: usize,
-    /// Latents kept a row.
-    pub k: usize,
     /// Activations to train on, rounded down to whole batches.
     pub tokens: u64,
     /// Activations a step.
@@ -20,14 +274,25 @@ pub struct TrainConfig {
     pub warmup: f64,
     /// Share of the steps, at the end, over which the rate falls linearly to 0.
     pub decay: f64,
+    /// Share of the steps over which a sparsity penalty rises from 0.
+    pub sparsity_warmup: f64,
+    /// Latents kept a row at the start, falling to k over `k_anneal`.
+    pub k_start: Option<usize>,
+    /// Share of the steps over which k falls to its end.
+    pub k_anneal: f64,
     /// Joint norm that gradients are clipped to.
     pub clip: f64,
-    /// Weight of the auxiliary loss (Gao et al. 2024, A.2).
+    /// Weight of the auxiliary loss of the TopK family (Gao et al. 2024, A.2).
     pub aux_alpha: f64,
     /// Dead latents the auxiliary loss uses a row.
     pub k_aux: usize,
     /// A latent is dead when it has not fired for this many activations.
     pub dead_after: u64,
+    /// Every so many steps dead latents start anew at inputs that are reconstructed badly (Bricken et
+    /// al. 2023).
+    pub resample_every: Option<u64>,
+    /// What is saved is a running mean of the weights, which keeps this much of itself a step.
+    pub ema: Option<f64>,
     /// Seed of the weights and of the order of the activations.
     pub seed: u64,
     /// Adam's settings.
@@ -36,29 +301,57 @@ pub struct TrainConfig {
     /// ([`AdamRows::lazy`](crate::ops::AdamRows::lazy)): another optimiser, cheaper where few fire.
     #[serde(default)]
     pub lazy_adam: bool,
+    /// A transcoder adds `x W_skipᵀ`.
+    pub skip: bool,
+    /// Activations that a row holds side by side: more than 1 makes a crosscoder.
+    pub sites: usize,
+    /// What the public tools do differently.
+    pub conventions: Conventions,
 }
 
 impl TrainConfig {
-    /// The defaults for activations of width `d_in`: learning rate 2e-3 at 3072 latents,
+    /// TopK with the defaults for activations of width `d_in`: learning rate 2e-3 at 3072 latents,
     /// falling with the root of the width (the scaling of Gao et al. 2024), Adam (0.9, 0.999), 5 % warm-up, decay
     /// over the last half, clipping at 1, α = 1/32, `k_aux = d_in / 2`, dead after an eighth of
     /// the run or 10 M activations.
     pub fn new(d_in: usize, d_sae: usize, k: usize, tokens: u64) -> Self {
         Self {
+            architecture: Architecture::TopK { k },
             d_sae,
-            k,
             tokens,
             batch: 2048,
             lr: default_lr(d_sae),
             warmup: 0.05,
             decay: 0.5,
+            sparsity_warmup: 0.05,
+            k_start: None,
+            k_anneal: 0.0,
             clip: 1.0,
             aux_alpha: 1.0 / 32.0,
             k_aux: (d_in / 2).clamp(1, d_sae.clamp(1, 1024)),
             dead_after: (tokens / 8).clamp(1, 10_000_000),
+            resample_every: None,
+            ema: None,
             seed: 0,
             adam: Adam::default(),
             lazy_adam: false,
+            skip: false,
+            sites: 1,
+            conventions: Conventions::default(),
+        }
+    }
+
+    /// Trains this instead, with the conventions that suit it; the rest stays.
+    pub fn set_architecture(&mut self, architecture: Architecture) {
+        self.architecture = architecture;
+    }
+
+    /// Latents kept a row, where the architecture keeps a number of them.
+    pub fn k(&self) -> Option<usize> {
+        match &self.architecture {
+            Architecture::TopK { k } | Architecture::BatchTopK { k } => Some(*k),
+            Architecture::Matryoshka(Matryoshka { k, .. }) => Some(*k),
+            _ => None,
         }
     }
 
@@ -72,46 +365,152 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] names the setting.
     pub fn check(&self) -> Result<(), Error> {
-        let bad = |text: String| Err(Error::Config(text));
-        match self {
-            Self { k: 0, .. } => bad("k = 0: at least one latent must be kept".into()),
-            Self { d_sae: 0, .. } => bad("width = 0: there must be a latent".into()),
-            Self { k, d_sae, .. } if k > d_sae => {
-                bad(format!("k = {k} exceeds the width of {d_sae} latents"))
-            }
-            Self { k, .. } if *k > 1024 => bad(format!("k = {k}: at most 1024 are supported")),
-            Self { d_sae, .. } if *d_sae > 1 << 20 => bad(format!(
-                "width = {d_sae}: at most {} are supported",
-                1 << 20
+        let positive = |name: &str, x: f64| match x > 0.0 && x.is_finite() {
+            true => Ok(()),
+            false => bad(format!("{name} = {x}: a positive number is needed")),
+        };
+        let share = |name: &str, x: f64| match (0.0..=1.0).contains(&x) {
+            true => Ok(()),
+            false => bad(format!(
+                "{name} = {x}: a share of the steps, 0 to 1, is needed"
             )),
-            Self { k_aux, d_sae, .. } if *k_aux == 0 || *k_aux > (*d_sae).min(1024) => {
-                bad(format!(
-                    "k_aux = {k_aux}: 1 to {} fit {d_sae} latents",
-                    (*d_sae).min(1024)
-                ))
+        };
+        self.check_sizes()?;
+        self.architecture.check(self.d_sae)?;
+        positive("lr", self.lr)?;
+        if self.clip.is_nan() || self.clip <= 0.0 {
+            return bad(format!("clip = {}: a positive number is needed", self.clip));
+        }
+        positive("decoder_norm", self.conventions.decoder_norm)?;
+        share("warmup", self.warmup)?;
+        share("decay", self.decay)?;
+        share("sparsity_warmup", self.sparsity_warmup)?;
+        share("k_anneal", self.k_anneal)?;
+        match self.ema {
+            Some(ema) if !(0.0..1.0).contains(&ema) => {
+                bad(format!("ema = {ema}: 0 to below 1 is needed"))
             }
-            Self { batch, .. } if *batch < 2 => {
-                bad(format!("batch = {batch}: at least 2 are needed"))
-            }
-            Self { lr, .. } if !(*lr > 0.0 && lr.is_finite()) => {
-                bad(format!("lr = {lr}: a positive number is needed"))
-            }
-            Self { clip, .. } if clip.is_nan() || *clip <= 0.0 => {
-                bad(format!("clip = {clip}: a positive number is needed"))
-            }
-            Self { tokens, batch, .. } if *tokens < *batch as u64 => bad(format!(
-                "tokens = {tokens} is less than one batch of {batch}"
-            )),
             _ => Ok(()),
         }
     }
 
-    /// The learning rate of step `t`, the first being 1.
-    pub fn lr_at(&self, t: u64) -> f64 {
-        let (t, steps) = (t as f64, self.steps() as f64);
-        let rise = t / (self.warmup * steps).max(1.0);
-        let fall = (steps - t + 1.0) / (self.decay * steps).max(1.0);
-        self.lr * rise.min(fall).min(1.0)
+    fn check_sizes(&self) -> Result<(), Error> {
+        let most = self.d_sae.min(1024);
+        match self {
+            Self { d_sae: 0, .. } => bad("width = 0: there must be a latent".into()),
+            Self { d_sae, .. } if *d_sae > 1 << 20 => bad(format!(
+                "width = {d_sae}: at most {} are supported",
+                1 << 20
+            )),
+            Self { k_aux, d_sae, .. } if *k_aux == 0 || *k_aux > most => {
+                bad(format!("k_aux = {k_aux}: 1 to {most} fit {d_sae} latents"))
+            }
+            Self {
+                k_start: Some(k), ..
+            } if *k == 0 || *k > most => bad(format!(
+                "k_start = {k}: 1 to {most} fit {} latents",
+                self.d_sae
+            )),
+            Self { batch, .. } if *batch < 2 => {
+                bad(format!("batch = {batch}: at least 2 are needed"))
+            }
+            Self { tokens, batch, .. } if *tokens < *batch as u64 => bad(format!(
+                "tokens = {tokens} is less than one batch of {batch}"
+            )),
+            Self { sites: 0, .. } => bad("sites = 0: a row holds at least one activation".into()),
+            Self {
+                lazy_adam: true,
+                architecture,
+                ..
+            } if !architecture.is_topk() => bad(
+                "lazy_adam works with TopK only: others need the gradients of all latents".into(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn bad(text: String) -> Result<(), Error> {
+    Err(Error::Config(text))
+}
+
+impl Architecture {
+    /// The name that people know it by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Standard(s) if s.p_end < 1.0 => "p-annealed",
+            Self::Standard(_) => "Standard",
+            Self::Gated(_) => "Gated",
+            Self::TopK { .. } => "TopK",
+            Self::BatchTopK { .. } => "BatchTopK",
+            Self::Matryoshka(_) => "Matryoshka BatchTopK",
+            Self::JumpRelu(_) => "JumpReLU",
+        }
+    }
+
+    fn is_topk(&self) -> bool {
+        matches!(self, Self::TopK { .. })
+    }
+
+    fn check(&self, d_sae: usize) -> Result<(), Error> {
+        let weight = |name: &str, x: f64| match x >= 0.0 && x.is_finite() {
+            true => Ok(()),
+            false => bad(format!("{name} = {x}: a number of at least 0 is needed")),
+        };
+        match self {
+            Self::TopK { k } | Self::BatchTopK { k } => check_k(*k, d_sae),
+            Self::Matryoshka(m) => {
+                let all = m.widths.iter().copied().chain([d_sae]);
+                if m.widths.first() == Some(&0) || !all.is_sorted_by(|a, b| a < b) {
+                    return bad(format!(
+                        "widths = {:?}: numbers of latents that rise and stay below {d_sae} are needed",
+                        m.widths
+                    ));
+                }
+                check_k(m.k, d_sae)
+            }
+            Self::Standard(s) => {
+                if !(s.p_end > 0.0 && s.p_end <= 1.0) {
+                    return bad(format!(
+                        "p_end = {}: above 0 and at most 1 is needed",
+                        s.p_end
+                    ));
+                }
+                weight("p_start", s.p_start)?;
+                weight("l1", s.l1)
+            }
+            Self::Gated(g) => weight("l1", g.l1),
+            Self::JumpRelu(j) => {
+                let range = 1e-30..=1e30;
+                if !range.contains(&j.bandwidth) {
+                    return bad(format!(
+                        "bandwidth = {}: a positive number is needed",
+                        j.bandwidth
+                    ));
+                }
+                weight("threshold", j.threshold)?;
+                weight("pre_act", j.pre_act)?;
+                match j.penalty {
+                    JumpPenalty::Step { l0 } => weight("l0", l0),
+                    JumpPenalty::Tanh { l0, scale } => weight("l0", l0).and(weight("scale", scale)),
+                    JumpPenalty::TargetL0 { weight: w, target } if target > 0.0 => {
+                        weight("weight", w)
+                    }
+                    JumpPenalty::TargetL0 { target, .. } => {
+                        bad(format!("target = {target}: a positive L0 is needed"))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_k(k: usize, d_sae: usize) -> Result<(), Error> {
+    match k {
+        0 => bad("k = 0: at least one latent must be kept".into()),
+        _ if k > d_sae => bad(format!("k = {k} exceeds the width of {d_sae} latents")),
+        _ if k > 1024 => bad(format!("k = {k}: at most 1024 are supported")),
+        _ => Ok(()),
     }
 }
 

@@ -2,8 +2,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::Sae;
 use super::arch::unit_rows;
+use super::config::{Architecture, BiasStart, InputScale, Matryoshka};
+use super::{Activation, Sae, TrainConfig};
 
 /// The point with the least summed distance to the rows `[n * d]` (row-major): Weiszfeld's
 /// iteration in f64 (Weiszfeld 1937, with Vardi & Zhang's 2000 guard at data points left to
@@ -58,41 +59,101 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
         .sqrt()
 }
 
-/// `√d / root mean square distance` of the rows to `centre`: times this, a row's expected
-/// squared norm is d.
-pub(super) fn input_scale(rows: &[f32], centre: &[f32]) -> f64 {
-    let d = centre.len();
-    let squared = |row: &[f32]| -> f64 {
-        row.iter()
-            .zip(centre)
-            .map(|(x, c)| f64::from(x - c).powi(2))
-            .sum()
-    };
-    let mean = rows.chunks_exact(d).map(squared).sum::<f64>() / (rows.len() / d) as f64;
-    if mean > 0.0 {
-        (d as f64 / mean).sqrt()
-    } else {
-        1.0
+/// The mean of the rows `[n * d]`.
+fn mean(rows: &[f32], d: usize) -> Vec<f32> {
+    let n = (rows.len() / d) as f64;
+    let mut sums = vec![0f64; d];
+    for row in rows.chunks_exact(d) {
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(s, &x)| *s += f64::from(x));
+    }
+    sums.into_iter().map(|s| (s / n) as f32).collect()
+}
+
+/// Where `b_dec` starts, for rows as they are.
+pub(super) fn bias(rows: &[f32], d: usize, start: BiasStart) -> Vec<f32> {
+    match start {
+        BiasStart::Zero => vec![0.0; d],
+        BiasStart::Mean => mean(rows, d),
+        BiasStart::GeometricMedian => geometric_median(rows, d),
     }
 }
 
-/// Random unit decoder rows, the encoder their copy, no encoder bias, the given `b_dec`.
-/// The draws depend on the seed alone.
-pub(super) fn tied(d_sae: usize, k: usize, b_dec: Vec<f32>, seed: u64, device: &Device) -> Sae {
-    let d_in = b_dec.len();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+/// What the rows are multiplied by, `centre` being where `b_dec` starts.
+pub(super) fn input_scale(rows: &[f32], centre: &[f32], scale: InputScale) -> f64 {
+    let d = centre.len();
+    let squared = |row: &[f32], centre: Option<&[f32]>| -> f64 {
+        let off = |(i, x): (usize, &f32)| f64::from(x - centre.map_or(0.0, |c| c[i])).powi(2);
+        row.iter().enumerate().map(off).sum()
+    };
+    let mean = |of: &dyn Fn(&[f32]) -> f64| {
+        rows.chunks_exact(d).map(of).sum::<f64>() / (rows.len() / d) as f64
+    };
+    let factor = match scale {
+        InputScale::None => 1.0,
+        InputScale::Deviation => (d as f64 / mean(&|row| squared(row, Some(centre)))).sqrt(),
+        InputScale::MeanNorm => (d as f64).sqrt() / mean(&|row| squared(row, None).sqrt()),
+        InputScale::MeanSquare => mean(&|row| squared(row, None)).sqrt().recip(),
+    };
+    if factor.is_finite() { factor } else { 1.0 }
+}
+
+/// The start: random decoder rows of the wanted length, the encoder their copy (where something else
+/// than the input is to be made: random rows of its own), no encoder bias, the given `b_dec`, no
+/// skip. The draws depend on the seed alone.
+pub(super) fn start(config: &TrainConfig, d_in: usize, b_dec: Vec<f32>, device: &Device) -> Sae {
+    let (d_sae, d_out) = (config.d_sae, b_dec.len());
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     let mut normal = || {
         let (u, v): (f64, f64) = (rng.random(), rng.random());
         ((-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
     };
-    let values: Vec<f32> = (0..d_sae * d_in).map(|_| normal()).collect();
-    let w_dec = unit_rows(Tensor::from_data(
-        TensorData::new(values, [d_sae, d_in]),
-        device,
-    ));
-    let b_dec = Tensor::from_data(TensorData::new(b_dec, [d_in]), device);
-    let b_enc = Tensor::zeros([d_sae], device);
-    Sae::topk([w_dec.clone(), w_dec], [b_enc, b_dec], k)
+    let mut rows = |d: usize| {
+        let values: Vec<f32> = (0..d_sae * d).map(|_| normal()).collect();
+        unit_rows(Tensor::from_data(
+            TensorData::new(values, [d_sae, d]),
+            device,
+        ))
+    };
+    let conventions = &config.conventions;
+    let w_dec = rows(d_out);
+    let w_enc = match d_in == d_out && conventions.subtract_b_dec {
+        true => w_dec.clone(),
+        false => rows(d_in),
+    };
+    let w_dec = match conventions.decoder_norm == 1.0 {
+        true => w_dec,
+        false => w_dec * conventions.decoder_norm,
+    };
+    let vector = |value: f64| Tensor::<1>::zeros([d_sae], device) + value;
+    let activation = match &config.architecture {
+        Architecture::Standard(_) => Activation::Relu,
+        Architecture::TopK { k } => Activation::TopK { k: *k },
+        Architecture::BatchTopK { k } | Architecture::Matryoshka(Matryoshka { k, .. }) => {
+            Activation::BatchTopK {
+                k: *k,
+                threshold: Tensor::zeros([1], device),
+            }
+        }
+        Architecture::JumpRelu(j) => Activation::JumpRelu {
+            threshold: vector(j.threshold),
+        },
+        Architecture::Gated(_) => Activation::Gated {
+            r_mag: vector(0.0),
+            b_mag: vector(0.0),
+        },
+    };
+    Sae {
+        w_enc,
+        b_enc: vector(0.0),
+        w_dec,
+        b_dec: Tensor::from_data(TensorData::new(b_dec, [d_out]), device),
+        w_skip: config.skip.then(|| Tensor::zeros([d_out, d_in], device)),
+        activation,
+        subtract_b_dec: conventions.subtract_b_dec,
+        sites: config.sites,
+    }
 }
 
 #[cfg(test)]

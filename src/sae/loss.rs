@@ -1,7 +1,11 @@
 use burn::tensor::{Int, Tensor};
 
-use super::{Latents, Sae, TrainConfig};
-use crate::ops::{self, Encode, LatentSums};
+use super::arch;
+use super::config::{Architecture, Reduction};
+use super::places::Places;
+use super::{Sae, TrainConfig};
+use crate::device::Error;
+use crate::ops::{self, LatentSums};
 
 /// The gradient of the loss by every parameter. Those of the weights are the sums they are made of
 /// ([`ops::sparse_matmul_t`] works them out).
@@ -11,170 +15,394 @@ pub struct Gradients {
     pub w_enc: LatentSums,
     /// `[d_sae]`.
     pub b_enc: Tensor<1>,
-    /// `[d_sae, d_in]`.
+    /// `[d_sae, d_out]`.
     pub w_dec: LatentSums,
-    /// `[d_in]`.
+    /// `[d_out]`.
     pub b_dec: Tensor<1>,
+    /// `[d_out, d_in]`, where there is a skip.
+    pub w_skip: Option<Tensor<2>>,
+    /// Of the activation's own parameters, in their order: θ of JumpReLU; r_mag and b_mag of Gated.
+    /// `[d_sae]` each.
+    pub activation: Vec<Tensor<1>>,
     /// On how many rows each latent was active, those of the auxiliary loss left out: `[d_sae]`. No
     /// gradient, but counted over the same groups.
     pub fired: Tensor<1>,
 }
 
-/// Loss and gradients of one batch, written out (Gao et al. 2024, section 2 and A.2):
-/// `‖x − x̂‖² / Var + α · ‖e − ê‖² / Var(e)`, where `e = x − x̂` is held constant in the
-/// auxiliary term and `ê` decodes the `k_aux` largest *dead* latents, without `b_dec`.
+/// What a batch lost. Each `[1]`, on the device.
+#[derive(Clone, Debug)]
+pub struct Losses {
+    /// All terms together.
+    pub loss: Tensor<1>,
+    /// `Σ‖y − ŷ‖² / Σ‖y − ȳ‖²` of the batch.
+    pub fvu: Tensor<1>,
+    /// The smallest activation of the batch, where the architecture keeps a running mean of it.
+    pub smallest: Option<Tensor<1>>,
+}
+
+/// What changes from step to step beside the weights.
+#[derive(Clone, Debug)]
+pub struct Now {
+    /// The dead latents `[m]`, if there are any.
+    pub dead: Option<Tensor<1, Int>>,
+    /// What the sparsity penalty is multiplied by.
+    pub sparsity: f64,
+    /// The exponent of an annealed penalty.
+    pub p: f64,
+    /// Latents kept a row.
+    pub k: usize,
+}
+
+/// A batch on its way through the loss.
+pub(super) struct Pass<'a> {
+    pub(super) sae: &'a Sae,
+    pub(super) config: &'a TrainConfig,
+    pub(super) now: &'a Now,
+    /// What the encoder multiplies: `[n, d_in]`.
+    pub(super) input: Tensor<2>,
+    /// What the latents are to decode to, `b_dec` and a skip taken off: `[n, d_out]`.
+    pub(super) wanted: Tensor<2>,
+    /// `Σ‖y − ȳ‖²` `[1]`.
+    pub(super) variance: Tensor<1>,
+    /// What squared errors are multiplied by `[1]`.
+    pub(super) scale: Tensor<1>,
+}
+
+/// What an architecture makes of a batch.
+pub(super) struct Outcome {
+    pub(super) terms: Vec<Term>,
+    /// `y − ŷ` `[n, d_out]`.
+    pub(super) error: Tensor<2>,
+    /// By everything that is added to what the latents decode to, `[n, d_out]`.
+    pub(super) signal: Tensor<2>,
+    pub(super) loss: Tensor<1>,
+    /// By the activation's own parameters.
+    pub(super) activation: Vec<Tensor<1>>,
+    /// By the length of every decoder row `[d_sae]`, where a penalty weighs by it.
+    pub(super) lengths: Option<Tensor<1>>,
+    pub(super) smallest: Option<Tensor<1>>,
+}
+
+/// One term of the loss, by the latents that it reaches.
+pub(super) struct Term {
+    pub(super) at: Places,
+    /// What multiplies their decoder rows: `[n, k]`.
+    pub(super) values: Tensor<2>,
+    /// By their product with the encoder, `[n, k]`.
+    pub(super) dz: Tensor<2>,
+    /// By `b_enc`, where that is not the same.
+    pub(super) db: Option<Tensor<2>>,
+    /// By `Σ values · W_dec`, `[n, d_out]`.
+    pub(super) signal: Tensor<2>,
+    /// Whether values above 0 count as latents that fired.
+    pub(super) counted: bool,
+}
+
+/// Loss and gradients of one batch, written out: `x` `[n, d_in]`, and `y` `[n, d_out]` where
+/// something else than `x` is to be made.
 ///
-/// Both terms reach the encoder. `dead` `[m]` are the dead latents, if there are any. Returns
-/// gradients, latents and (loss, FVU).
+/// Every architecture's loss is in its own file; the auxiliary loss of the TopK family (Gao et al.
+/// 2024, A.2) is `α · ‖e − ê‖²`, where `e = y − ŷ` is held constant and `ê` decodes the `k_aux`
+/// largest *dead* latents, without `b_dec`. All terms reach the encoder.
 ///
-/// Cost: one dense product `[n, d_in] · [d_in, d_sae]` (and one over the dead latents), and sparse
-/// products over the active ones. Holds four matrices `[n, d_in]`, `n k` entries and what
+/// Cost, TopK: one dense product `[n, d_in] · [d_in, d_sae]` (and one over the dead latents), and
+/// sparse products over the active ones. Holds four matrices `[n, d_in]`, `n k` entries and what
 /// [`ops::encode_topk`] holds; no `[n, d_sae]` and no `[d_sae, d_in]`, unless a quarter of the
 /// latents or more are active, where that is the faster way ([`LatentSums::condensed`]; never with
 /// `lazy_adam`). With m dead latents another four `[n, d_in]`, `n k_aux` entries and `[m, d_in]`.
-pub fn backward(
+/// The others hold the pre-activations `[n, d_sae]` about three times; while over an eighth of the
+/// latents (or 1,024) are active on some row they take dense products, five in all.
+///
+/// # Errors
+/// The device failed.
+pub async fn backward(
     sae: &Sae,
     x: Tensor<2>,
-    dead: Option<Tensor<1, Int>>,
+    y: Option<Tensor<2>>,
+    now: &Now,
     config: &TrainConfig,
-) -> (Gradients, Latents, (Tensor<1>, Tensor<1>)) {
-    let variance = squared_deviation(x.clone());
-    let centred = x - sae.b_dec.clone().unsqueeze();
-    let latents = encode(sae, &centred);
-    let error = centred.clone() - decode(sae, &latents);
-    let fvu = total(error.clone().square()) / variance.clone();
-    let signal = error.clone() * (variance.recip() * -2.0).unsqueeze::<2>();
-    let b_dec = signal.clone().sum_dim(0).squeeze_dim(0);
-    let mut terms = vec![Term::new(sae, latents.clone(), signal)];
-    let mut loss = fvu.clone();
-    if let Some(dead) = dead {
-        let (aux_loss, term) = auxiliary(sae, dead, error, &centred, config);
-        loss = loss + aux_loss;
-        terms.push(term);
-    }
-    let mut grads = gradients(sae, terms, centred, b_dec);
+) -> Result<(Gradients, Losses), Error> {
+    let skipped = sae.w_skip.is_some().then(|| x.clone());
+    let pass = Pass::new(sae, x, y, now, config);
+    let outcome = match &config.architecture {
+        Architecture::Standard(a) => arch::standard::forward(&pass, a).await?,
+        Architecture::Gated(a) => arch::gated::forward(&pass, a).await?,
+        Architecture::TopK { .. } => arch::topk::forward(&pass),
+        Architecture::BatchTopK { .. } => arch::batch_topk::forward(&pass).await?,
+        Architecture::Matryoshka(a) => arch::matryoshka::forward(&pass, a).await?,
+        Architecture::JumpRelu(a) => arch::jump_relu::forward(&pass, a).await?,
+    };
+    let fvu = total(outcome.error.clone().square()) / pass.variance.clone();
+    let losses = Losses {
+        loss: outcome.loss.clone(),
+        fvu,
+        smallest: outcome.smallest.clone(),
+    };
+    let w_skip = skipped.map(|x| outcome.signal.clone().transpose().matmul(x));
+    let mut grads = gradients(&pass, outcome);
+    grads.w_skip = w_skip;
     if !config.lazy_adam {
         (grads.w_enc, grads.w_dec) = (grads.w_enc.condensed(), grads.w_dec.condensed());
     }
-    (grads, latents, (loss, fvu))
+    Ok((grads, losses))
 }
 
-fn encode(sae: &Sae, centred: &Tensor<2>) -> Latents {
-    let (w_enc, b_enc) = (sae.w_enc.clone(), sae.b_enc.clone());
-    let k = sae
-        .k()
-        .unwrap_or_else(|| unreachable!("checked when training began"));
-    let (values, indices) = ops::encode_topk(centred.clone(), w_enc, b_enc, &Encode::new(k));
-    Latents { values, indices }
-}
+impl<'a> Pass<'a> {
+    fn new(
+        sae: &'a Sae,
+        x: Tensor<2>,
+        y: Option<Tensor<2>>,
+        now: &'a Now,
+        config: &'a TrainConfig,
+    ) -> Self {
+        let y_is_x = y.is_none();
+        let y = y.unwrap_or_else(|| x.clone());
+        let variance = squared_deviation(y.clone());
+        let scale = match config.conventions.reduction {
+            Reduction::Variance => variance.clone().recip(),
+            Reduction::Rows => variance.ones_like() / y.dims()[0] as f64,
+            Reduction::Elements => variance.ones_like() / y.dims().iter().product::<usize>() as f64,
+        };
+        let b_dec = || sae.b_dec.clone().unsqueeze();
+        let wanted = y - b_dec();
+        let wanted = match sae.skip(&x) {
+            Some(skipped) => wanted - skipped,
+            None => wanted,
+        };
+        let input = match sae.subtract_b_dec {
+            true if y_is_x && sae.w_skip.is_none() => wanted.clone(),
+            true => x - b_dec(),
+            false => x,
+        };
+        Self {
+            sae,
+            config,
+            now,
+            input,
+            wanted,
+            variance,
+            scale,
+        }
+    }
 
-/// `Σ values · W_dec[index]`, without `b_dec`.
-fn decode(sae: &Sae, latents: &Latents) -> Tensor<2> {
-    let (values, indices) = (latents.values.clone(), latents.indices.clone());
-    ops::sparse_decode(values, indices, sae.w_dec.clone(), None)
+    pub(super) fn rows(&self) -> usize {
+        self.input.dims()[0]
+    }
+
+    /// `input · W_enc` `[n, d_sae]`, without a bias.
+    pub(super) fn product(&self) -> Tensor<2> {
+        self.input
+            .clone()
+            .matmul(self.sae.w_enc.clone().transpose())
+    }
+
+    /// The pre-activations `[n, d_sae]`.
+    pub(super) fn pre_activations(&self) -> Tensor<2> {
+        self.product() + self.sae.b_enc.clone().unsqueeze()
+    }
+
+    /// `y − ŷ` for latents with these values.
+    pub(super) fn error(&self, at: &Places, values: Tensor<2>) -> Tensor<2> {
+        self.wanted.clone() - at.decode(values, self.sae.w_dec.clone())
+    }
+
+    /// The squared error as the loss counts it, and its gradient by what the latents decode to.
+    pub(super) fn squared(&self, error: &Tensor<2>) -> (Tensor<1>, Tensor<2>) {
+        let loss = total(error.clone().square()) * self.scale.clone();
+        let signal = error.clone() * (self.scale.clone() * -2.0).unsqueeze::<2>();
+        (loss, signal)
+    }
+
+    /// What a penalty weighs each latent by: the length of its decoder row, summed over the sites, or
+    /// 1 where that is held at 1. `[d_sae]`.
+    pub(super) fn weights(&self) -> Tensor<1> {
+        match self.config.conventions.unit_decoder {
+            true => self.sae.b_enc.ones_like(),
+            false => self.lengths().sum_dim(1).squeeze_dim(1),
+        }
+    }
+
+    /// The lengths of the decoder rows, `[d_sae, sites]`.
+    fn lengths(&self) -> Tensor<2> {
+        let ([d_sae, d_out], sites) = (self.sae.w_dec.dims(), self.sae.sites);
+        let by_site = self
+            .sae
+            .w_dec
+            .clone()
+            .reshape([d_sae, sites, d_out / sites]);
+        by_site.square().sum_dim(2).sqrt().squeeze_dim(2)
+    }
+
+    /// By the lengths of the decoder rows, where the penalty weighs by them: `weighed` `[n, k]` is the
+    /// penalty with lengths of 1.
+    pub(super) fn by_lengths(&self, at: &Places, weighed: Tensor<2>) -> Option<Tensor<1>> {
+        let free = !self.config.conventions.unit_decoder;
+        free.then(|| at.totals(weighed, self.sae.d_sae()))
+    }
+
+    /// Of every decoder row the direction in which its length grows: `[d_sae, d_out]`.
+    fn directions(&self) -> Tensor<2> {
+        let [d_sae, d_out] = self.sae.w_dec.dims();
+        let lengths = self.lengths().clamp_min(1e-12);
+        let [_, sites] = lengths.dims();
+        let spread = lengths
+            .unsqueeze_dim::<3>(2)
+            .expand([d_sae, sites, d_out / sites])
+            .reshape([d_sae, d_out]);
+        self.sae.w_dec.clone() / spread
+    }
 }
 
 /// `Σ‖x − x̄‖²`, at least a tiny positive number.
-fn squared_deviation(x: Tensor<2>) -> Tensor<1> {
+pub(super) fn squared_deviation(x: Tensor<2>) -> Tensor<1> {
     let mean = x.clone().mean_dim(0);
     total((x - mean).square()).clamp_min(1e-30)
 }
 
 /// The sum of all elements, row by row. The CPU backend splits a plain `sum` of over four
 /// million elements among threads as they come, so that its last bits differ from run to run.
-fn total(x: Tensor<2>) -> Tensor<1> {
+pub(super) fn total(x: Tensor<2>) -> Tensor<1> {
     x.sum_dim(1).sum()
 }
 
-/// One term of the loss, by the latents that it reaches.
-struct Term {
-    latents: Latents,
-    /// By the pre-activations of the latents, `[n, k]`: 0 where a latent is not active.
-    dz: Tensor<2>,
-    /// By `Σ values · W_dec`, `[n, d_in]`.
-    signal: Tensor<2>,
-}
-
 impl Term {
-    fn new(sae: &Sae, latents: Latents, signal: Tensor<2>) -> Self {
-        let dz = ops::sparse_dot(signal.clone(), sae.w_dec.clone(), latents.indices.clone());
-        let on = latents.values.clone().sign(); // 1 where active: values are at least 0
+    /// Latents that are active where `values` are not 0.
+    pub(super) fn new(sae: &Sae, at: Places, values: Tensor<2>, signal: Tensor<2>) -> Self {
+        let dz = at.dot(signal.clone(), sae.w_dec.clone());
         Self {
-            dz: dz * on,
-            latents,
+            dz: dz * values.clone().sign().abs(),
+            at,
+            values,
+            db: None,
             signal,
+            counted: true,
         }
     }
 }
 
-/// Puts the terms together: the entries of all of them, grouped by latent. The rows of the second
-/// term are counted on from those of the first. `b_dec` is its gradient without the encoder's part.
-fn gradients(sae: &Sae, terms: Vec<Term>, centred: Tensor<2>, b_dec: Tensor<1>) -> Gradients {
-    let (n, d_sae, device) = (centred.dims()[0], sae.d_sae(), centred.device());
-    let flat = |x: &Tensor<2>| x.clone().flatten::<1>(0, 1);
-    let all = |part: fn(&Term) -> &Tensor<2>| {
-        Tensor::cat(terms.iter().map(|t| flat(part(t))).collect(), 0)
+fn gradients(pass: &Pass, outcome: Outcome) -> Gradients {
+    let listed = outcome.terms.iter().all(|t| t.at.0.is_some());
+    let mut grads = match listed {
+        true => of_lists(pass, &outcome),
+        false => of_matrices(pass, &outcome),
     };
-    let (values, dz) = (all(|t| &t.latents.values), all(|t| &t.dz));
-    let indices = terms
-        .iter()
-        .map(|t| t.latents.indices.clone().flatten::<1>(0, 1))
-        .collect();
-    let rows = (0..)
-        .zip(&terms)
-        .map(|(i, t)| ops::rows_of_entries(i * n, t.dz.dims(), &device));
-    let groups = ops::by_latent(
-        Tensor::cat(indices, 0),
-        Tensor::cat(rows.collect(), 0),
-        d_sae,
-    );
+    // So far the sum of dz, which is what reaches the input.
+    if pass.sae.subtract_b_dec {
+        let through = (grads.b_enc.clone().unsqueeze::<2>()).matmul(pass.sae.w_enc.clone());
+        grads.b_dec = grads.b_dec - through.squeeze_dim(0);
+    }
+    let d_sae = pass.sae.d_sae();
+    let own = |t: &Term| {
+        t.at.totals(t.db.clone().unwrap_or_else(|| t.dz.clone()), d_sae)
+    };
+    if outcome.terms.iter().any(|t| t.db.is_some()) {
+        let all = outcome.terms.iter().map(own);
+        grads.b_enc = all.reduce(|a, b| a + b).unwrap_or(grads.b_enc);
+    }
+    grads.activation = outcome.activation;
+    grads
+}
 
-    let ones = Tensor::ones([terms.len() * n, 1], (&device, centred.dtype()));
+/// Puts the terms together: the entries of all of them, grouped by latent. The rows of the second
+/// term are counted on from those of the first.
+fn of_lists(pass: &Pass, outcome: &Outcome) -> Gradients {
+    let (terms, n, d_sae) = (&outcome.terms, pass.rows(), pass.sae.d_sae());
+    let device = pass.input.device();
+    let flat = |x: &Tensor<2>| x.clone().flatten::<1>(0, 1);
+    let all = |part: &dyn Fn(&Term) -> Tensor<2>| {
+        Tensor::cat(terms.iter().map(|t| flat(&part(t))).collect(), 0)
+    };
+    let (values, dz) = (all(&|t| t.values.clone()), all(&|t| t.dz.clone()));
+    let active = all(&|t| match t.counted {
+        true => t.values.clone().greater_elem(0.0).float(),
+        false => t.values.zeros_like(),
+    });
+    let places = |t: &Term| t.at.0.clone().expect("all are listed").flatten::<1>(0, 1);
+    let mut indices: Vec<_> = terms.iter().map(places).collect();
+    let rows = (0..).zip(terms);
+    let mut rows: Vec<_> = rows
+        .map(|(i, t)| ops::rows_of_entries(i * n, t.dz.dims(), &device))
+        .collect();
+    let groups = |indices: &[_], rows: &[_]| {
+        ops::by_latent(
+            Tensor::cat(indices.to_vec(), 0),
+            Tensor::cat(rows.to_vec(), 0),
+            d_sae,
+        )
+    };
+    let shared = groups(&indices, &rows);
+    let ones = Tensor::ones([terms.len() * n, 1], (&device, pass.input.dtype()));
     let count = |entries| {
-        let sums = LatentSums::new(entries, &groups, ones.clone());
+        let sums = LatentSums::new(entries, &shared, ones.clone());
         ops::sparse_matmul_t(&sums).squeeze_dim::<1>(1)
     };
-    let active = |(i, t): (usize, &Term)| match i {
-        0 => flat(&t.latents.values).sign(), // 1 where active, as above
-        _ => flat(&t.latents.values.zeros_like()),
+    let (b_enc, fired) = (count(dz.clone()), count(active));
+
+    let mut signals: Vec<_> = terms.iter().map(|t| t.signal.clone()).collect();
+    let w_dec = match outcome.lengths.clone() {
+        None => LatentSums::new(values, &shared, Tensor::cat(signals, 0)),
+        Some(lengths) => {
+            // An entry more a latent: its length's gradient times its direction.
+            let latents = Tensor::<1, Int>::arange(0..d_sae as i64, &device);
+            let latents = latents.cast(indices[0].dtype());
+            indices.push(latents.clone());
+            rows.push(latents.add_scalar((terms.len() * n) as i64));
+            signals.push(pass.directions());
+            let values = Tensor::cat(vec![values, lengths], 0);
+            LatentSums::new(values, &groups(&indices, &rows), Tensor::cat(signals, 0))
+        }
     };
-    let active = terms.iter().enumerate().map(active).collect();
-    let (b_enc, fired) = (count(dz.clone()), count(Tensor::cat(active, 0)));
-    let through_encoder = (b_enc.clone().unsqueeze::<2>()).matmul(sae.w_enc.clone());
-    let signals = Tensor::cat(terms.into_iter().map(|t| t.signal).collect(), 0);
-    let w_dec = LatentSums::new(values, &groups, signals);
-    let mut w_enc = LatentSums::new(dz, &groups, centred);
-    w_enc.rows = w_enc.rows.remainder_scalar(n as i64);
+    let mut w_enc = LatentSums::new(dz, &shared, pass.input.clone());
+    if terms.len() > 1 {
+        w_enc.rows = w_enc.rows.remainder_scalar(n as i64);
+    }
     Gradients {
         w_enc,
         b_enc,
         w_dec,
-        b_dec: b_dec - through_encoder.squeeze_dim(0),
+        b_dec: outcome.signal.clone().sum_dim(0).squeeze_dim(0),
+        w_skip: None,
+        activation: Vec::new(),
         fired,
     }
 }
 
-/// The auxiliary loss and what it reaches. The dead latents are encoded on their own.
-fn auxiliary(
-    sae: &Sae,
-    dead: Tensor<1, Int>,
-    error: Tensor<2>,
-    centred: &Tensor<2>,
-    config: &TrainConfig,
-) -> (Tensor<1>, Term) {
-    let (w, b) = (
-        sae.w_enc.clone().select(0, dead.clone()),
-        sae.b_enc.clone().select(0, dead.clone()),
-    );
-    let encode = Encode::new(config.k_aux.min(dead.dims()[0]));
-    let (values, among_dead) = ops::encode_topk(centred.clone(), w, b, &encode);
-    let indices = dead
-        .gather(0, among_dead.clone().flatten(0, 1))
-        .reshape(among_dead.dims());
-    let latents = Latents { values, indices };
-    let variance = squared_deviation(error.clone());
-    let miss = decode(sae, &latents) - error;
-    let loss = total(miss.clone().square()) / variance.clone() * config.aux_alpha;
-    let signal = miss * (variance.recip() * (2.0 * config.aux_alpha)).unsqueeze::<2>();
-    (loss, Term::new(sae, latents, signal))
+/// The same with dense products, where a term has too many active latents to list.
+fn of_matrices(pass: &Pass, outcome: &Outcome) -> Gradients {
+    let d_sae = pass.sae.d_sae();
+    let sums = |at: &Places, values: &Tensor<2>, g: &Tensor<2>| match &at.0 {
+        None => values.clone().transpose().matmul(g.clone()),
+        Some(places) => {
+            let values = values.clone().flatten(0, 1);
+            let groups = ops::ByLatent::of(places, d_sae);
+            ops::sparse_matmul_t(&LatentSums::new(values, &groups, g.clone()))
+        }
+    };
+    let add = |of: &dyn Fn(&Term) -> Tensor<2>| {
+        let all = outcome.terms.iter().map(of);
+        all.reduce(|a, b| a + b).expect("a loss has terms")
+    };
+    let mut w_dec = add(&|t| sums(&t.at, &t.values, &t.signal));
+    if let Some(lengths) = outcome.lengths.clone() {
+        w_dec = w_dec + pass.directions() * lengths.unsqueeze_dim(1);
+    }
+    let counted = outcome.terms.iter().filter(|t| t.counted);
+    let fired = counted.map(|t| {
+        t.at.totals(t.values.clone().greater_elem(0.0).float(), d_sae)
+    });
+    let dz = outcome
+        .terms
+        .iter()
+        .map(|t| t.at.totals(t.dz.clone(), d_sae));
+    Gradients {
+        w_enc: LatentSums::of_matrix(add(&|t| sums(&t.at, &t.dz, &pass.input))),
+        b_enc: dz.reduce(|a, b| a + b).expect("a loss has terms"),
+        w_dec: LatentSums::of_matrix(w_dec),
+        b_dec: outcome.signal.clone().sum_dim(0).squeeze_dim(0),
+        w_skip: None,
+        activation: Vec::new(),
+        fired: fired
+            .reduce(|a, b| a + b)
+            .unwrap_or_else(|| pass.sae.b_enc.zeros_like()),
+    }
 }

@@ -12,6 +12,11 @@ pub mod features;
 pub mod format;
 mod init;
 mod loss;
+mod needs;
+mod places;
+mod preset;
+mod resample;
+mod schedule;
 pub mod session;
 mod train;
 
@@ -20,9 +25,14 @@ use std::path::PathBuf;
 use crate::{capture, device, hook, model};
 
 pub use arch::{Activation, Latents, Sae};
-pub use config::TrainConfig;
+pub use config::{
+    Architecture, AuxNormaliser, BiasStart, Conventions, Gated, InputScale, JumpPenalty, JumpRelu,
+    Matryoshka, Reduction, Standard, TrainConfig,
+};
 pub use init::geometric_median;
-pub use loss::{Gradients, backward};
+pub use loss::{Gradients, Losses, Now, backward};
+pub use needs::Needs;
+pub use preset::Preset;
 pub use train::{StepStats, Trainer};
 
 /// Why an autoencoder could not be trained, read or evaluated.

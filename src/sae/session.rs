@@ -9,13 +9,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{CHECKPOINT, checkpoint, restore};
 use super::eval::{Accumulator, Reconstruction};
 use super::format::{self, malformed};
 use super::train::batch_tensor;
-use super::{Error, Sae, StepStats, TrainConfig, Trainer};
+use super::{Error, Needs, Sae, StepStats, TrainConfig, Trainer};
 use crate::Device;
 use crate::capture::store::{Manifest, ShuffledBatches, Source, write_whole};
 use crate::device::block_on;
@@ -61,20 +62,30 @@ pub struct RunInfo {
     pub inscape: String,
     /// `store:hook` or `file.safetensors:tensor`, as it was opened.
     pub source: String,
+    /// What is made of it, where that is something else.
+    #[serde(default)]
+    pub target: Option<String>,
     /// Rows of the source that were used.
     pub rows: usize,
     /// First of them.
     pub first_row: usize,
     /// Width of a row.
     pub d_in: usize,
+    /// Width of a row of what is made of it.
+    pub d_out: usize,
     /// The store's manifest, where the source is a store.
     pub store: Option<Manifest>,
     /// The hook, where the source is a store.
     pub hook: Option<String>,
+    /// The hook of what is made of it.
+    #[serde(default)]
+    pub target_hook: Option<String>,
     /// The device.
     pub device: String,
     /// Rows of the shuffle buffer.
     pub buffer_rows: usize,
+    /// Seed of the order of the activations: that of the first of those trained together.
+    pub order_seed: u64,
     /// The settings.
     pub config: TrainConfig,
 }
@@ -95,6 +106,19 @@ pub struct LogLine {
     pub seconds: f64,
 }
 
+/// One autoencoder of a session.
+#[derive(Clone)]
+pub struct Job {
+    /// Where it reads.
+    pub source: Source,
+    /// What it is to make of that, row by row, where that is something else: a transcoder.
+    pub target: Option<Source>,
+    /// Its settings.
+    pub config: TrainConfig,
+    /// The directory.
+    pub out: PathBuf,
+}
+
 /// Trains to the end and writes the autoencoder. `seen` gets every line of the log.
 ///
 /// Memory: weights and moments (three times the parameters), one batch and what a
@@ -111,79 +135,232 @@ pub fn train(
     device: &Device,
     mut seen: impl FnMut(&LogLine),
 ) -> Result<Sae, Error> {
-    config.check()?;
-    let info = describe(&source, first_row, config, options, device);
-    if let Some(done) = open(&info, options, device)? {
-        return Ok(done);
+    let job = Job {
+        source,
+        target: None,
+        config: config.clone(),
+        out: options.out.clone(),
+    };
+    let mut all = train_all(&[job], first_row, options, device, |_, line| seen(line))?;
+    Ok(all.remove(0))
+}
+
+/// Trains many autoencoders in one pass over the activations: every batch is read once for each hook,
+/// in one order, and goes to all of them. `seen` gets the number of the job with every line of its
+/// log. `options.out` is not used. As [`train`] otherwise; memory and time are those of all together.
+///
+/// # Errors
+/// As [`train`]; jobs whose batches, tokens or rows differ, or that share a directory; what does not
+/// fit into memory or on the disk ([`Needs`](super::Needs)). A loss that diverges stops all of them.
+pub fn train_all(
+    jobs: &[Job],
+    first_row: usize,
+    options: &SessionOptions,
+    device: &Device,
+    mut seen: impl FnMut(usize, &LogLine),
+) -> Result<Vec<Sae>, Error> {
+    check_together(jobs)?;
+    Needs::of(jobs, options).check(&jobs[0].out, device)?;
+    let order = jobs[0].config.seed;
+    let (mut done, mut running) = (vec![None; jobs.len()], Vec::new());
+    for (number, job) in jobs.iter().enumerate() {
+        let info = describe(job, order, first_row, options, device);
+        done[number] = open(&info, &job.out, options.resume, device)?;
+        if done[number].is_none() {
+            running.push(Running::start(number, job, info, device)?);
+        }
     }
-    let mut trainer = start(&source, &info, options, device)?;
-    let (begun, first) = (Instant::now(), trainer.steps_done());
-    let (mut log, before) = open_log(&options.out, first)?;
-    let mut batches = ShuffledBatches::new(source, config.seed, options.buffer_rows, config.batch)?;
-    batches.seek(first);
-    let mut rows = Vec::new();
-    while trainer.steps_done() < config.steps() {
-        batches.next_batch(&mut rows)?;
-        let x = batch_tensor(std::mem::take(&mut rows), info.d_in, device.tensor());
-        block_on(trainer.step(x))?;
-        let step = trainer.steps_done();
+    let steps = jobs[0].config.steps();
+    let first = running.iter().map(|r| r.trainer.steps_done()).min();
+    let first = first.unwrap_or(steps);
+    let mut feeds = Feeds::new(jobs, order, options, first)?;
+    for step in first + 1..=steps {
+        let batches = feeds.next(device)?;
+        for run in running.iter_mut().filter(|r| r.trainer.steps_done() < step) {
+            let job = &jobs[run.number];
+            let x = feeds.of(&batches, &job.source);
+            let y = job.target.as_ref().map(|target| feeds.of(&batches, target));
+            block_on(run.trainer.step_to(x, y))?;
+            run.record(options, &job.out, &mut seen)?;
+        }
+    }
+    for run in running {
+        done[run.number] = Some(finish(&run.trainer, &run.info, &jobs[run.number].out)?);
+    }
+    Ok(done.into_iter().flatten().collect())
+}
+
+fn check_together(jobs: &[Job]) -> Result<(), Error> {
+    let bad = |text: String| Err(Error::Config(text));
+    let Some(first) = jobs.first() else {
+        return bad("there is nothing to train".into());
+    };
+    let rows = first.source.rows();
+    for (i, job) in jobs.iter().enumerate() {
+        job.config.check()?;
+        let (ours, others) = (&job.config, &first.config);
+        if (ours.batch, ours.tokens) != (others.batch, others.tokens) {
+            return bad("autoencoders trained together need the same batch and tokens".into());
+        }
+        for source in [Some(&job.source), job.target.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            if source.rows() != rows {
+                let (a, b) = (first.source.name(), source.name());
+                let n = source.rows();
+                return bad(format!(
+                    "{a} has {rows} rows, {b} has {n}: they must be of the same tokens"
+                ));
+            }
+        }
+        if jobs[..i].iter().any(|other| other.out == job.out) {
+            return bad(format!(
+                "{}: two autoencoders cannot share it",
+                job.out.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The shuffled batches of every source that a session reads, all in one order.
+struct Feeds(Vec<(String, ShuffledBatches)>);
+
+impl Feeds {
+    fn new(jobs: &[Job], seed: u64, options: &SessionOptions, first: u64) -> Result<Self, Error> {
+        let batch = jobs[0].config.batch;
+        let mut all: Vec<(String, ShuffledBatches)> = Vec::new();
+        for source in jobs
+            .iter()
+            .flat_map(|j| [Some(&j.source), j.target.as_ref()])
+            .flatten()
+        {
+            if all.iter().all(|(name, _)| name != source.name()) {
+                let feed = ShuffledBatches::new(source.clone(), seed, options.buffer_rows, batch)?;
+                all.push((source.name().into(), feed));
+            }
+        }
+        all.iter_mut().for_each(|(_, feed)| feed.seek(first));
+        Ok(Self(all))
+    }
+
+    fn next(&mut self, device: &Device) -> Result<Vec<Tensor<2>>, Error> {
+        let one = |(_, feed): &mut (String, ShuffledBatches)| {
+            let (mut rows, d) = (Vec::new(), feed.source().width());
+            feed.next_batch(&mut rows)?;
+            Ok(batch_tensor(rows, d, device.tensor()))
+        };
+        self.0.iter_mut().map(one).collect()
+    }
+
+    fn of(&self, batches: &[Tensor<2>], source: &Source) -> Tensor<2> {
+        let at = self.0.iter().position(|(name, _)| name == source.name());
+        batches[at.expect("every source has a feed")].clone()
+    }
+}
+
+/// A job on its way.
+struct Running {
+    number: usize,
+    trainer: Trainer,
+    info: RunInfo,
+    log: fs::File,
+    begun: Instant,
+    /// Steps done when it was begun, and seconds of training before.
+    first: u64,
+    before: f64,
+}
+
+impl Running {
+    fn start(number: usize, job: &Job, info: RunInfo, device: &Device) -> Result<Self, Error> {
+        let trainer = start(job, &info, device)?;
+        let first = trainer.steps_done();
+        let (log, before) = open_log(&job.out, first)?;
+        let begun = Instant::now();
+        Ok(Self {
+            number,
+            trainer,
+            info,
+            log,
+            begun,
+            first,
+            before,
+        })
+    }
+
+    /// Writes what is due after a step: a line of the log, a checkpoint.
+    fn record(
+        &mut self,
+        options: &SessionOptions,
+        out: &Path,
+        seen: &mut impl FnMut(usize, &LogLine),
+    ) -> Result<(), Error> {
+        let (config, step) = (self.trainer.config(), self.trainer.steps_done());
         let last = step == config.steps();
         if last || step.is_multiple_of(options.log_every) {
-            let stats = block_on(trainer.stats())?;
-            let done = (step - first) as f64 * config.batch as f64;
-            let elapsed = begun.elapsed().as_secs_f64();
+            let stats = block_on(self.trainer.stats())?;
+            let done = (step - self.first) as f64 * config.batch as f64;
+            let elapsed = self.begun.elapsed().as_secs_f64();
             let line = LogLine {
                 stats,
                 tokens: step * config.batch as u64,
                 lr: config.lr_at(step),
                 tokens_per_second: done / elapsed,
-                seconds: before + elapsed,
+                seconds: self.before + elapsed,
             };
-            append(&mut log, &options.out, &line)?;
-            seen(&line);
+            append(&mut self.log, out, &line)?;
+            seen(self.number, &line);
         }
         if !last && step.is_multiple_of(options.checkpoint_every) {
-            block_on(trainer.stats())?;
-            block_on(checkpoint(&trainer, &info, &options.out))?;
+            block_on(self.trainer.stats())?;
+            block_on(checkpoint(&self.trainer, out))?;
         }
+        Ok(())
     }
-    finish(&trainer, &info, &options.out)
 }
 
 fn describe(
-    source: &Source,
+    job: &Job,
+    order: u64,
     first_row: usize,
-    config: &TrainConfig,
     options: &SessionOptions,
     device: &Device,
 ) -> RunInfo {
+    let (source, target) = (&job.source, job.target.as_ref());
     RunInfo {
         inscape: env!("CARGO_PKG_VERSION").into(),
         source: source.name().into(),
+        target: target.map(|t| t.name().into()),
         rows: source.rows(),
         first_row,
         d_in: source.width(),
+        d_out: target.unwrap_or(source).width(),
         store: source.store().map(|s| s.manifest().clone()),
-        hook: source
-            .store()
-            .and_then(|_| source.name().rsplit_once(':'))
-            .map(|(_, h)| h.into()),
+        hook: hook_of(source),
+        target_hook: target.and_then(hook_of),
         device: device.name().into(),
         buffer_rows: options.buffer_rows,
-        config: config.clone(),
+        order_seed: order,
+        config: job.config.clone(),
     }
 }
 
+/// The hook, where the source is one of a store.
+fn hook_of(source: &Source) -> Option<String> {
+    source.store()?;
+    source.name().rsplit_once(':').map(|(_, hook)| hook.into())
+}
+
 /// Makes the directory ready. Returns the autoencoder if the run in it is complete.
-fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Option<Sae>, Error> {
-    let dir = &options.out;
+fn open(info: &RunInfo, dir: &Path, resume: bool, device: &Device) -> Result<Option<Sae>, Error> {
     let io = |source| Error::Io {
-        path: dir.clone(),
+        path: dir.into(),
         source,
     };
     let refuse = |reason: String| {
         Err(Error::Resume {
-            path: dir.clone(),
+            path: dir.into(),
             reason,
         })
     };
@@ -197,7 +374,7 @@ fn open(info: &RunInfo, options: &SessionOptions, device: &Device) -> Result<Opt
         write_whole(&run, &text)?;
         return Ok(None);
     }
-    if !options.resume {
+    if !resume {
         return refuse("holds a training run already; resume it or name another directory".into());
     }
     let there = format::read_file(&run)?;
@@ -246,30 +423,40 @@ fn first_difference(path: &str, a: &serde_json::Value, b: &serde_json::Value) ->
     (a != b).then(|| format!("{path} is {a} there and {b} now"))
 }
 
-fn start(
-    source: &Source,
-    info: &RunInfo,
-    options: &SessionOptions,
-    device: &Device,
-) -> Result<Trainer, Error> {
-    let path = options.out.join(CHECKPOINT);
+fn start(job: &Job, info: &RunInfo, device: &Device) -> Result<Trainer, Error> {
+    let path = job.out.join(CHECKPOINT);
     if path.exists() {
-        return restore(&path, info, device);
+        return restore(&path, info, device.tensor());
     }
+    let (config, on) = (info.config.clone(), device.tensor());
+    let sample = sample(&job.source)?;
+    match &job.target {
+        None => Trainer::new(config, &sample, info.d_in, on),
+        Some(target) => Trainer::transcoder(
+            config,
+            (&sample, info.d_in),
+            (&self::sample(target)?, info.d_out),
+            on,
+        ),
+    }
+}
+
+/// Rows from all over the source, for what a run starts from.
+fn sample(source: &Source) -> Result<Vec<f32>, Error> {
     let mut sample = Vec::new();
     let rows = source.rows().min(SAMPLE_ROWS);
     let step = (source.rows() / rows.max(1)).max(1);
     if step == 1 {
         source.read_rows(0..rows, &mut sample)?;
-    } else {
-        let block = 64.min(rows);
-        let mut part = Vec::new();
-        for i in 0..rows / block {
-            source.read_rows(i * block * step..i * block * step + block, &mut part)?;
-            sample.append(&mut part);
-        }
+        return Ok(sample);
     }
-    Trainer::new(info.config.clone(), &sample, info.d_in, device.tensor())
+    let block = 64.min(rows);
+    let mut part = Vec::new();
+    for i in 0..rows / block {
+        source.read_rows(i * block * step..i * block * step + block, &mut part)?;
+        sample.append(&mut part);
+    }
+    Ok(sample)
 }
 
 /// The log, cut back to the lines of steps that the checkpoint has, and the seconds it covers.
@@ -313,7 +500,7 @@ fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<Sae, Error> {
     let sae = trainer.sae();
     let model = info.store.as_ref().map(|s| s.settings.model.id.clone());
     let metadata = serde_json::json!({
-        "hook_name": info.hook, "model_name": model, "context_size": info.store.as_ref().map(|s| s.settings.context),
+        "hook_name": info.hook, "hook_name_out": info.target_hook, "model_name": model, "context_size": info.store.as_ref().map(|s| s.settings.context),
         "inscape": { "version": info.inscape, "config": info.config, "source": info.source },
     });
     block_on(format::save(&sae, dir, metadata))?;

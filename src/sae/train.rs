@@ -1,8 +1,9 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::loss::{Gradients, backward};
-use super::{Error, Sae, TrainConfig, init};
+use super::config::Architecture;
+use super::loss::{Gradients, Losses, Now, backward};
+use super::{Activation, Error, Sae, TrainConfig, init, resample};
 use crate::device;
 use crate::ops::{AdamRows, Moments, adam_rows, clip_scale, grad_squares, take};
 
@@ -11,9 +12,9 @@ use crate::ops::{AdamRows, Moments, adam_rows, clip_scale, grad_squares, take};
 pub struct StepStats {
     /// Steps done, this one included.
     pub step: u64,
-    /// Reconstruction error over variance, of this batch, plus the weighted auxiliary loss.
+    /// All terms of the loss, of this batch.
     pub loss: f64,
-    /// `Σ‖x − x̂‖² / Σ‖x − x̄‖²` of this batch.
+    /// `Σ‖y − ŷ‖² / Σ‖y − ȳ‖²` of this batch.
     pub fvu: f64,
     /// Mean active latents a row.
     pub l0: f64,
@@ -27,35 +28,48 @@ pub struct Trainer {
     /// The autoencoder as trained, acting on scaled inputs.
     pub(super) sae: Sae,
     pub(super) config: TrainConfig,
-    /// What inputs are multiplied by.
-    pub(super) scale: f64,
+    /// What inputs and what outputs are multiplied by.
+    pub(super) scale: [f64; 2],
     pub(super) step: u64,
     pub(super) moments: AllMoments,
+    /// The running mean of the weights, if there is to be one.
+    pub(super) ema: Option<Sae>,
     /// Activations since each latent last fired `[d_sae]`.
     pub(super) silent: Tensor<1>,
     /// The latents that were dead when last looked at, if any.
     pub(super) dead: Option<Tensor<1, Int>>,
+    /// The first step whose loss was no finite number, 0 if there was none: `[1]`.
+    pub(super) diverged: Tensor<1>,
     /// Loss, FVU and L0 of the last step, still on the device.
-    pub(super) last: Option<(Tensor<1>, Tensor<1>, Tensor<1>)>,
+    pub(super) last: Option<[Tensor<1>; 3]>,
 }
 
-/// One set of moments a parameter.
+/// One set of moments a parameter that has gradients.
 #[derive(Clone, Debug)]
 pub(super) struct AllMoments {
-    pub(super) w_enc: Moments<2>,
-    pub(super) b_enc: Moments<1>,
-    pub(super) w_dec: Moments<2>,
-    pub(super) b_dec: Moments<1>,
+    pub(super) matrices: Vec<Moments<2>>,
+    pub(super) vectors: Vec<Moments<1>>,
 }
 
 impl AllMoments {
     pub(super) fn zeros(sae: &Sae) -> Self {
+        let (mut sae, trained) = (sae.clone(), trained_vectors(&sae.activation));
+        let (matrices, vectors) = sae.parts();
+        let matrices = matrices.into_iter().map(|(_, w)| Moments::zeros(w));
+        let vectors = vectors.into_iter().take(trained);
         Self {
-            w_enc: Moments::zeros(&sae.w_enc),
-            b_enc: Moments::zeros(&sae.b_enc),
-            w_dec: Moments::zeros(&sae.w_dec),
-            b_dec: Moments::zeros(&sae.b_dec),
+            matrices: matrices.collect(),
+            vectors: vectors.map(|(_, b)| Moments::zeros(b)).collect(),
         }
+    }
+}
+
+/// How many of the vectors of [`Sae::parts`] have gradients: all but BatchTopK's threshold.
+fn trained_vectors(activation: &Activation) -> usize {
+    match activation {
+        Activation::Relu | Activation::TopK { .. } | Activation::BatchTopK { .. } => 2,
+        Activation::JumpRelu { .. } => 3,
+        Activation::Gated { .. } => 4,
     }
 }
 
@@ -63,8 +77,8 @@ impl AllMoments {
 const DEAD_EVERY: u64 = 16;
 
 impl Trainer {
-    /// A fresh run. `sample` (row-major, a few thousand rows of width `d_in`) sets `b_dec` to
-    /// its geometric median and the input scale to unit variance a dimension.
+    /// A fresh run. `sample` (row-major, a few thousand rows of width `d_in`) sets where `b_dec`
+    /// starts and the input's scale.
     ///
     /// # Errors
     /// [`Error::Config`] names a setting that cannot work.
@@ -75,44 +89,68 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self, Error> {
         config.check()?;
-        if sample.len() < d_in || d_in == 0 {
-            return Err(Error::Config(
-                "there are no activations to start from".into(),
-            ));
-        }
-        let median = init::geometric_median(sample, d_in);
-        let scale = init::input_scale(sample, &median);
-        let b_dec = median
-            .iter()
-            .map(|m| (f64::from(*m) * scale) as f32)
-            .collect();
-        let sae = init::tied(config.d_sae, config.k, b_dec, config.seed, device);
-        Ok(Self::at(sae, config, scale, 0))
+        check_sample(sample, d_in, &config)?;
+        let centre = init::bias(sample, d_in, config.conventions.b_dec);
+        let scale = init::input_scale(sample, &centre, config.conventions.input_scale);
+        let sae = init::start(&config, d_in, scaled(&centre, scale), device);
+        Ok(Self::at(sae, config, [scale, scale], 0))
     }
 
-    pub(super) fn at(sae: Sae, config: TrainConfig, scale: f64, step: u64) -> Self {
-        let silent = Tensor::zeros([sae.d_sae()], &sae.b_enc.device());
-        let moments = AllMoments::zeros(&sae);
+    /// A fresh run of a transcoder, which makes rows of width `d_out` of rows of width `d_in`; `target`
+    /// are the wanted rows of a sample.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names a setting that cannot work.
+    pub fn transcoder(
+        config: TrainConfig,
+        (sample, d_in): (&[f32], usize),
+        (target, d_out): (&[f32], usize),
+        device: &Device,
+    ) -> Result<Self, Error> {
+        config.check()?;
+        check_sample(sample, d_in, &config)?;
+        check_sample(target, d_out, &config)?;
+        let conventions = &config.conventions;
+        if conventions.subtract_b_dec {
+            let text =
+                "a transcoder's b_dec lies where it writes; it cannot be taken from where it reads";
+            return Err(Error::Config(text.into()));
+        }
+        let scale =
+            |rows: &[f32], centre: &[f32]| init::input_scale(rows, centre, conventions.input_scale);
+        let centre = init::bias(target, d_out, conventions.b_dec);
+        let about = init::bias(sample, d_in, conventions.b_dec);
+        let scales = [scale(sample, &about), scale(target, &centre)];
+        let sae = init::start(&config, d_in, scaled(&centre, scales[1]), device);
+        Ok(Self::at(sae, config, scales, 0))
+    }
+
+    pub(super) fn at(sae: Sae, config: TrainConfig, scale: [f64; 2], step: u64) -> Self {
+        let device = sae.b_enc.device();
         Self {
+            silent: Tensor::zeros([sae.d_sae()], &device),
+            diverged: Tensor::zeros([1], &device),
+            moments: AllMoments::zeros(&sae),
+            ema: config.ema.map(|_| sae.clone()),
             sae,
             config,
             scale,
             step,
-            moments,
-            silent,
             dead: None,
             last: None,
         }
     }
 
-    /// The autoencoder, acting on inputs as they were given.
+    /// The autoencoder, acting on inputs as they were given: the running mean of the weights, if there
+    /// is one.
     pub fn sae(&self) -> Sae {
-        self.sae.clone().rescale(1.0 / self.scale)
+        let sae = self.ema.as_ref().unwrap_or(&self.sae).clone();
+        sae.rescale_both(self.scale.map(|s| 1.0 / s))
     }
 
     /// What inputs are multiplied by before training on them.
     pub fn scale(&self) -> f64 {
-        self.scale
+        self.scale[0]
     }
 
     /// Steps done.
@@ -126,10 +164,10 @@ impl Trainer {
     }
 
     /// One step on `x` `[batch, d_in]`: forward, backward, projection, clipping, Adam,
-    /// renormalisation, dead-latent bookkeeping. Nothing is read back except, every 16 steps,
-    /// which latents are dead.
+    /// renormalisation, dead-latent bookkeeping. With TopK nothing is read back except, every 16
+    /// steps, which latents are dead; the others read how many latents are active.
     ///
-    /// Cost: one dense product (and one over the dead latents), sparse products over the active
+    /// Cost, TopK: one dense product (and one over the dead latents), sparse products over the active
     /// latents, and two passes over the weights, one of them over the moments too. Holds what
     /// [`backward`] holds; weights and moments change in place.
     ///
@@ -139,23 +177,56 @@ impl Trainer {
     /// # Panics
     /// If `x` does not have `d_in` columns.
     pub async fn step(&mut self, x: Tensor<2>) -> Result<(), Error> {
-        let [batch, d_in] = x.dims();
+        self.step_to(x, None).await
+    }
+
+    /// One step of a transcoder: `y` `[batch, d_out]` is to be made of `x`. As [`step`](Self::step).
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// If `x` does not have `d_in` or `y` not `d_out` columns.
+    pub async fn step_to(&mut self, x: Tensor<2>, y: Option<Tensor<2>>) -> Result<(), Error> {
+        let ([batch, d_in], d_out) = (x.dims(), y.as_ref().map_or(x.dims()[1], |y| y.dims()[1]));
         assert!(
-            d_in == self.sae.d_in(),
-            "sae step: x [{batch}, {d_in}] for d_in = {}",
-            self.sae.d_in()
+            d_in == self.sae.d_in() && d_out == self.sae.d_out(),
+            "sae step: x [{batch}, {d_in}], y [{batch}, {d_out}] for d_in = {}, d_out = {}",
+            self.sae.d_in(),
+            self.sae.d_out()
         );
         self.step += 1;
-        let dead = self.dead.clone();
-        let (grads, latents, losses) = backward(&self.sae, x * self.scale, dead, &self.config);
+        let (x, y) = (x * self.scale[0], y.map(|y| y * self.scale[1]));
+        let again = self.resamples().then(|| (x.clone(), y.clone()));
+        let (now, config) = (self.now(), &self.config);
+        let (grads, losses) = backward(&self.sae, x, y, &now, config).await?;
         self.silent = silent_after(self.silent.clone(), &grads.fired, batch);
+        self.diverged = first_diverged(self.diverged.clone(), &losses.loss, self.step);
+        let l0 = grads.fired.clone().sum() / batch as f64;
+        self.last = Some([losses.loss.clone(), losses.fvu.clone(), l0]);
         self.update(grads);
-        let active = latents.values.greater_elem(0.0).float().sum() / batch as f64;
-        self.last = Some((losses.0, losses.1, active));
-        if self.step.is_multiple_of(DEAD_EVERY) {
+        self.after(&losses);
+        if self.step.is_multiple_of(DEAD_EVERY) || again.is_some() {
             self.look_for_dead().await?;
         }
+        if let Some((x, y)) = again {
+            resample::resample(self, x, y).await?;
+        }
         Ok(())
+    }
+
+    fn resamples(&self) -> bool {
+        let every = self.config.resample_every;
+        every.is_some_and(|every| self.step.is_multiple_of(every.max(1)))
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            dead: self.dead.clone(),
+            sparsity: self.config.sparsity_at(self.step),
+            p: self.config.p_at(self.step),
+            k: self.config.k_at(self.step),
+        }
     }
 
     /// What the last step did.
@@ -163,14 +234,15 @@ impl Trainer {
     /// # Errors
     /// The device failed, or [`Error::Diverged`].
     pub async fn stats(&self) -> Result<StepStats, Error> {
-        let Some((loss, fvu, l0)) = self.last.clone() else {
+        let Some([loss, fvu, l0]) = self.last.clone() else {
             return Err(Error::Config("no step has been made yet".into()));
         };
-        let values: Vec<f64> = device::read(Tensor::cat(vec![loss, fvu, l0], 0)).await?;
+        let all = vec![loss, fvu, l0, self.diverged.clone()];
+        let values: Vec<f64> = device::read(Tensor::cat(all, 0)).await?;
         let dead_share = self.dead_share().await?;
-        if !values[0].is_finite() {
+        if values[3] > 0.0 {
             return Err(Error::Diverged {
-                step: self.step,
+                step: values[3] as u64,
                 loss: values[0],
             });
         }
@@ -204,38 +276,119 @@ impl Trainer {
     }
 
     fn update(&mut self, grads: Gradients) {
-        let (sae, moments) = (&mut self.sae, &mut self.moments);
-        let squares = vec![
+        let unit = self.config.conventions.unit_decoder;
+        let idle = self.config.lazy_adam.then(|| grads.w_enc.idle());
+        let vectors = [grads.b_enc, grads.b_dec]
+            .into_iter()
+            .chain(grads.activation);
+        let vectors: Vec<Tensor<1>> = vectors.collect();
+        let mut squares = vec![
             grad_squares(&grads.w_enc, None).sum(),
-            grads.b_enc.clone().square().sum(),
-            grad_squares(&grads.w_dec, Some(&sae.w_dec)).sum(),
-            grads.b_dec.clone().square().sum(),
+            grad_squares(&grads.w_dec, unit.then_some(&self.sae.w_dec)).sum(),
         ];
+        squares.extend(vectors.iter().map(|g| g.clone().square().sum()));
+        squares.extend(grads.w_skip.iter().map(|g| g.clone().square().sum()));
         let scale = clip_scale(squares, self.config.clip);
         let (adam, t, lr) = (self.config.adam, self.step, self.config.lr_at(self.step));
+        let lazy = self.config.lazy_adam;
         let enc = AdamRows {
             adam,
             t,
             lr,
             unit: false,
-            lazy: self.config.lazy_adam,
+            lazy,
         };
-        let dec = AdamRows { unit: true, ..enc };
-        let (w_enc, w_dec) = (take(&mut sae.w_enc), take(&mut sae.w_dec));
-        sae.w_enc = adam_rows(w_enc, &mut moments.w_enc, &grads.w_enc, scale.clone(), &enc);
-        sae.w_dec = adam_rows(w_dec, &mut moments.w_dec, &grads.w_dec, scale.clone(), &dec);
-        let (b_enc, b_dec) = (grads.b_enc * scale.clone(), grads.b_dec * scale);
-        let before = (sae.b_enc.clone(), moments.b_enc.clone());
-        sae.b_enc = adam.step(t, lr, sae.b_enc.clone(), b_enc, &mut moments.b_enc);
-        if self.config.lazy_adam {
-            let idle = grads.w_enc.idle();
-            let keep = |new: &Tensor<1>, old| new.clone().mask_where(idle.clone(), old);
-            sae.b_enc = keep(&sae.b_enc, before.0);
-            moments.b_enc.m = keep(&moments.b_enc.m, before.1.m);
-            moments.b_enc.v = keep(&moments.b_enc.v, before.1.v);
+        let dec = AdamRows { unit, ..enc };
+        let (sae, moments) = (&mut self.sae, &mut self.moments);
+        let before = (sae.b_enc.clone(), moments.vectors[0].clone());
+        let (params, biases) = sae.parts();
+        let rows = [(&grads.w_enc, &enc), (&grads.w_dec, &dec)];
+        let mut params = params.into_iter().zip(&mut moments.matrices);
+        for (((_, w), m), (grad, step)) in params.by_ref().zip(rows) {
+            *w = adam_rows(take(w), m, grad, scale.clone(), step);
         }
-        sae.b_dec = adam.step(t, lr, sae.b_dec.clone(), b_dec, &mut moments.b_dec);
+        for (((_, w), m), grad) in params.zip(grads.w_skip) {
+            let grad = grad * scale.clone().unsqueeze();
+            *w = adam.step(t, lr, w.clone(), grad, m);
+        }
+        for (((_, b), m), grad) in biases.into_iter().zip(&mut moments.vectors).zip(vectors) {
+            *b = adam.step(t, lr, b.clone(), grad * scale.clone(), m);
+        }
+        if let Some(idle) = idle {
+            let keep = |new: &Tensor<1>, old| new.clone().mask_where(idle.clone(), old);
+            let m = &mut moments.vectors[0];
+            sae.b_enc = keep(&sae.b_enc, before.0);
+            (m.m, m.v) = (keep(&m.m, before.1.m), keep(&m.v, before.1.v));
+        }
     }
+
+    /// What follows the optimiser: thresholds, and the running mean of the weights.
+    fn after(&mut self, losses: &Losses) {
+        let (t, conventions) = (self.step, &self.config.conventions);
+        match (&mut self.sae.activation, &losses.smallest) {
+            (Activation::JumpRelu { threshold }, _) => {
+                *threshold = threshold.clone().clamp_min(0.0)
+            }
+            (Activation::BatchTopK { threshold, .. }, Some(smallest))
+                if t >= conventions.threshold_start =>
+            {
+                let rate = match t == conventions.threshold_start {
+                    true => 1.0,
+                    false => conventions.threshold_rate,
+                };
+                let none = smallest.clone().is_inf();
+                let smallest = smallest.clone().mask_where(none, threshold.clone());
+                *threshold = threshold.clone() * (1.0 - rate) + smallest * rate;
+            }
+            _ => {}
+        }
+        let (Some(mean), Some(keep)) = (&mut self.ema, self.config.ema) else {
+            return;
+        };
+        // Less at first, so that the start does not linger.
+        let keep = keep.min((1.0 + t as f64) / (10.0 + t as f64));
+        let (mean, now) = (mean.parts(), self.sae.parts());
+        for ((_, mean), (_, w)) in mean.0.into_iter().zip(now.0) {
+            *mean = take(mean) * keep + w.clone() * (1.0 - keep);
+        }
+        for ((_, mean), (_, b)) in mean.1.into_iter().zip(now.1) {
+            *mean = mean.clone() * keep + b.clone() * (1.0 - keep);
+        }
+    }
+}
+
+fn check_sample(sample: &[f32], d: usize, config: &TrainConfig) -> Result<(), Error> {
+    if sample.len() < d || d == 0 {
+        return Err(Error::Config(
+            "there are no activations to start from".into(),
+        ));
+    }
+    if !d.is_multiple_of(config.sites) {
+        let text = format!(
+            "rows of width {d} do not hold {} activations of equal width",
+            config.sites
+        );
+        return Err(Error::Config(text));
+    }
+    match &config.architecture {
+        Architecture::Matryoshka(_) if config.sites > 1 => Err(Error::Config(
+            "a crosscoder cannot be nested: Matryoshka takes one site".into(),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn scaled(centre: &[f32], scale: f64) -> Vec<f32> {
+    let times = |m: &f32| (f64::from(*m) * scale) as f32;
+    centre.iter().map(times).collect()
+}
+
+fn first_diverged(so_far: Tensor<1>, loss: &Tensor<1>, step: u64) -> Tensor<1> {
+    let fine = loss
+        .clone()
+        .is_finite()
+        .bool_or(so_far.clone().greater_elem(0.0));
+    (so_far.zeros_like() + step as f64).mask_where(fine, so_far)
 }
 
 /// A list of dead latents, unless it is empty.

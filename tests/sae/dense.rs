@@ -41,7 +41,11 @@ impl Dense {
         let on = x.device().autodiff();
         let tracked = |p: &Tensor<2>| Tensor::<2>::from_data(p.to_data(), &on).require_grad();
         let params = self.params.each_ref().map(tracked);
-        let loss = loss(&params, Tensor::from_data(x.to_data(), &on), config.k);
+        let loss = loss(
+            &params,
+            Tensor::from_data(x.to_data(), &on),
+            config.k().unwrap(),
+        );
         let grads = loss.backward();
         let mut grads = params.each_ref().map(|p| p.grad(&grads).unwrap());
         grads[2] = orthogonal(grads[2].clone(), &self.params[2]);

@@ -4,7 +4,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use inscape::Device;
 use inscape::ops::sparse_matmul_t;
-use inscape::sae::{Gradients, Sae, TrainConfig, backward};
+use inscape::sae::{Gradients, Losses, Now, Sae, TrainConfig, backward};
 
 use super::*;
 
@@ -166,9 +166,9 @@ impl Problem {
         let cpu = Device::cpu();
         let x = self.matrix(&self.x, dtype, &cpu);
         let sae = self.sae(dtype, &cpu);
-        let (grads, _, (loss, _)) = backward(&sae, x, self.dead_latents(&cpu), &self.config());
+        let (grads, losses) = written_out(&sae, x, self.dead_latents(&cpu), &self.config());
         assert_eq!(grads.w_enc.g.dtype(), dtype);
-        (numbers(grads), read64(loss)[0])
+        (numbers(grads), read64(losses.loss)[0])
     }
 
     /// The same loss in plain tensor operations, differentiated by Burn, in f32.
@@ -202,6 +202,22 @@ impl Problem {
         ];
         (all, read64(loss)[0])
     }
+}
+
+/// Gradients and losses of the first step.
+fn written_out(
+    sae: &Sae,
+    x: Tensor<2>,
+    dead: Option<Tensor<1, Int>>,
+    config: &TrainConfig,
+) -> (Gradients, Losses) {
+    let now = Now {
+        dead,
+        sparsity: 1.0,
+        p: 1.0,
+        k: config.k().unwrap(),
+    };
+    block_on(backward(sae, x, None, &now, config)).unwrap()
 }
 
 fn squares(x: &[f64]) -> f64 {
@@ -344,7 +360,8 @@ fn only_active_latents_fire() {
         }
         let x = problem.matrix(&problem.x, DType::F32, &cpu);
         let sae = problem.sae(DType::F32, &cpu);
-        let (grads, ..) = backward(&sae, x, problem.dead_latents(&cpu), &problem.config());
+        let dead = problem.dead_latents(&cpu);
+        let (grads, _) = written_out(&sae, x, dead, &problem.config());
         assert_eq!(read64(grads.fired), want, "{name}");
     }
     assert!(zeros > 0, "the cases say nothing");

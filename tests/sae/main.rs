@@ -1,5 +1,6 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
+mod architectures;
 mod dense;
 mod eval;
 mod features;
@@ -10,6 +11,7 @@ mod settings;
 #[path = "../shared/gpu.rs"]
 mod shared;
 mod spliced;
+mod together;
 mod training;
 
 use std::fmt::Display;

@@ -1,6 +1,7 @@
 //! What cannot be trained, and training that goes wrong.
 
 use inscape::capture;
+use inscape::sae::Architecture::TopK;
 use inscape::sae::session::{self, SessionOptions};
 use inscape::sae::{Error, TrainConfig, Trainer};
 
@@ -27,11 +28,13 @@ fn base() -> TrainConfig {
 fn impossible_settings_are_named() {
     type Change = fn(&mut TrainConfig);
     let cases: [(&str, &str, Change); 13] = [
-        ("k", "k = 0", |c| c.k = 0),
+        ("k", "k = 0", |c| c.architecture = TopK { k: 0 }),
         ("k and the width", "k = 25 exceeds the width of 24", |c| {
-            c.k = 25
+            c.architecture = TopK { k: 25 }
         }),
-        ("k at most", "1024", |c| (c.k, c.d_sae) = (1025, 4096)),
+        ("k at most", "1024", |c| {
+            (c.architecture, c.d_sae) = (TopK { k: 1025 }, 4096)
+        }),
         ("width", "width = 0", |c| c.d_sae = 0),
         ("width at most", "width = 1048577", |c| {
             c.d_sae = (1 << 20) + 1

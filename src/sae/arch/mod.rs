@@ -1,6 +1,12 @@
-//! What an autoencoder is, whatever trained it.
+//! What an autoencoder is, whatever trained it; and one file per architecture with its loss.
 
+pub(super) mod batch_topk;
+pub(super) mod gated;
+pub(super) mod jump_relu;
 mod latents;
+pub(super) mod matryoshka;
+pub(super) mod standard;
+pub(super) mod topk;
 
 use burn::tensor::{Tensor, activation::relu};
 
@@ -225,14 +231,51 @@ impl Sae {
     ///
     /// # Panics
     /// Unless `scale` is above 0.
-    pub fn rescale(mut self, scale: f64) -> Self {
-        assert!(scale > 0.0, "rescale: factor {scale}");
-        self.b_enc = self.b_enc * scale;
-        self.b_dec = self.b_dec * scale;
-        self.activation = self.activation.rescale(scale);
+    pub fn rescale(self, scale: f64) -> Self {
+        self.rescale_both([scale, scale])
+    }
+
+    /// The same for inputs and outputs with a factor each, which must be equal where `b_dec` is taken
+    /// from the input.
+    ///
+    /// # Panics
+    /// Unless the factors are above 0, and equal where they must be.
+    pub fn rescale_both(mut self, [input, output]: [f64; 2]) -> Self {
+        let fits = !self.subtract_b_dec || input == output;
+        assert!(
+            input > 0.0 && output > 0.0 && fits,
+            "rescale: factors {input}, {output}"
+        );
+        self.b_enc = self.b_enc * input;
+        self.b_dec = self.b_dec * output;
+        self.activation = self.activation.rescale(input);
+        if input != output {
+            self.w_dec = self.w_dec * (output / input);
+            self.w_skip = self.w_skip.map(|w| w * (output / input));
+        }
         self
     }
+
+    /// The parameters by name: matrices (the skip last), and vectors (those of the activation last).
+    pub(super) fn parts(&mut self) -> (Parts<'_, 2>, Parts<'_, 1>) {
+        let mut matrices = vec![("w_enc", &mut self.w_enc), ("w_dec", &mut self.w_dec)];
+        matrices.extend(self.w_skip.as_mut().map(|w| ("w_skip", w)));
+        let mut vectors = vec![("b_enc", &mut self.b_enc), ("b_dec", &mut self.b_dec)];
+        match &mut self.activation {
+            Activation::Relu | Activation::TopK { .. } => {}
+            Activation::BatchTopK { threshold, .. } | Activation::JumpRelu { threshold } => {
+                vectors.push(("threshold", threshold));
+            }
+            Activation::Gated { r_mag, b_mag } => {
+                vectors.extend([("r_mag", r_mag), ("b_mag", b_mag)]);
+            }
+        }
+        (matrices, vectors)
+    }
 }
+
+/// Parameters by name.
+type Parts<'a, const D: usize> = Vec<(&'static str, &'a mut Tensor<D>)>;
 
 /// Rows of unit length.
 pub(crate) fn unit_rows(w: Tensor<2>) -> Tensor<2> {

@@ -18,7 +18,7 @@ pub const WEIGHTS: &str = "sae_weights.safetensors";
 pub const CONFIG: &str = "cfg.json";
 
 /// Named f32 tensors with their shapes.
-pub(super) type Named = Vec<(&'static str, Vec<usize>, Vec<f32>)>;
+pub(super) type Named = Vec<(String, Vec<usize>, Vec<f32>)>;
 
 /// Writes the weights, then the configuration, each to a temporary file that is renamed.
 /// `metadata` goes into `cfg.json`'s `metadata`.
@@ -28,22 +28,22 @@ pub(super) type Named = Vec<(&'static str, Vec<usize>, Vec<f32>)>;
 pub async fn save(sae: &Sae, dir: &Path, metadata: Value) -> Result<(), Error> {
     let tensors = vec![
         (
-            "W_enc",
+            "W_enc".into(),
             vec![sae.d_in(), sae.d_sae()],
             device::read(sae.w_enc.clone().transpose()).await?,
         ),
         (
-            "b_enc",
+            "b_enc".into(),
             vec![sae.d_sae()],
             device::read(sae.b_enc.clone()).await?,
         ),
         (
-            "W_dec",
+            "W_dec".into(),
             vec![sae.d_sae(), sae.d_in()],
             device::read(sae.w_dec.clone()).await?,
         ),
         (
-            "b_dec",
+            "b_dec".into(),
             vec![sae.d_in()],
             device::read(sae.b_dec.clone()).await?,
         ),
@@ -75,7 +75,7 @@ pub(super) fn serialize(tensors: &Named, metadata: Option<String>) -> Vec<u8> {
         .collect();
     let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
         (
-            *name,
+            name.as_str(),
             TensorView::new(Dtype::F32, shape.clone(), bytes).expect("length fits the shape"),
         )
     });

@@ -1,0 +1,41 @@
+//! BatchTopK (Bussmann, Leask & Nanda 2024): the `k · n` largest pre-activations of a batch of n rows.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+
+use super::topk::add_auxiliary;
+use crate::device::Error;
+use crate::ops;
+use crate::sae::loss::{Outcome, Pass, Term};
+use crate::sae::places::Places;
+
+pub(in crate::sae) async fn forward(pass: &Pass<'_>) -> Result<Outcome, Error> {
+    let (f, smallest) = largest_of_batch(pass);
+    let (at, values) = Places::above_zero(f).await?;
+    let error = pass.error(&at, values.clone());
+    let (loss, signal) = pass.squared(&error);
+    let mut outcome = Outcome {
+        terms: vec![Term::new(pass.sae, at, values, signal.clone())],
+        error,
+        signal,
+        loss,
+        activation: Vec::new(),
+        lengths: None,
+        smallest: Some(smallest),
+    };
+    add_auxiliary(pass, &mut outcome);
+    Ok(outcome)
+}
+
+/// The latents of the batch `[n, d_sae]`, and the smallest of those above 0 `[1]`: ∞ if there is none.
+pub(super) fn largest_of_batch(pass: &Pass) -> (Tensor<2>, Tensor<1>) {
+    let z = relu(pass.pre_activations());
+    let [n, d_sae] = z.dims();
+    let best = ops::batch_topk(z, pass.now.k * n);
+    let none = best.values.clone().lower_equal_elem(0.0);
+    let smallest = best.values.clone().mask_fill(none, f64::INFINITY).min();
+    let places = best.rows.mul_scalar(d_sae as i64).add(best.columns);
+    let zeros = Tensor::<1>::zeros([n * d_sae], (&best.values.device(), best.values.dtype()));
+    let f = zeros.scatter(0, places, best.values, burn::tensor::IndexingUpdateOp::Add);
+    (f.reshape([n, d_sae]), smallest)
+}

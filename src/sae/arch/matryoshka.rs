@@ -1,0 +1,89 @@
+//! Matryoshka BatchTopK (Bussmann, Nabeshima, Karvonen & Nanda 2025): latents in groups, and a
+//! reconstruction from the first group, the first two, and so on, each with its own loss.
+
+use burn::tensor::Tensor;
+
+use super::batch_topk::largest_of_batch;
+use super::topk::add_auxiliary;
+use crate::device::Error;
+use crate::sae::config::Matryoshka;
+use crate::sae::loss::{Outcome, Pass, Term};
+use crate::sae::places::Places;
+
+/// One group of latents, with the reconstruction from it and all before it.
+struct Group {
+    at: Places,
+    values: Tensor<2>,
+    loss: Tensor<1>,
+    signal: Tensor<2>,
+}
+
+pub(in crate::sae) async fn forward(
+    pass: &Pass<'_>,
+    settings: &Matryoshka,
+) -> Result<Outcome, Error> {
+    let (f, smallest) = largest_of_batch(pass);
+    let widths = settings.widths.iter().copied().chain([pass.sae.d_sae()]);
+    let share = match settings.mean {
+        true => 1.0 / (settings.widths.len() + 1) as f64,
+        false => 1.0,
+    };
+    let (mut groups, mut error, mut first) = (Vec::new(), pass.wanted.clone(), 0);
+    for end in widths {
+        let (at, values) = Places::above_zero(f.clone().narrow(1, first, end - first)).await?;
+        let w_dec = pass.sae.w_dec.clone().narrow(0, first, end - first);
+        error = error - at.decode(values.clone(), w_dec);
+        let (loss, signal) = pass.squared(&error);
+        let (at, values) = widened(at, values, first, pass.sae.d_sae());
+        groups.push(Group {
+            at,
+            values,
+            loss: loss * share,
+            signal: signal * share,
+        });
+        first = end;
+    }
+    let mut outcome = joined(pass, groups, error);
+    outcome.smallest = Some(smallest);
+    add_auxiliary(pass, &mut outcome);
+    Ok(outcome)
+}
+
+/// A group's latents as latents of the whole: a group is at every reconstruction from it on.
+fn widened(at: Places, values: Tensor<2>, first: usize, d_sae: usize) -> (Places, Tensor<2>) {
+    if at.0.is_some() {
+        return (at.shifted(first), values);
+    }
+    let [n, width] = values.dims();
+    let zeros = |columns| Tensor::<2>::zeros([n, columns], (&values.device(), values.dtype()));
+    let parts = vec![zeros(first), values.clone(), zeros(d_sae - first - width)];
+    let parts = parts.into_iter().filter(|p| p.dims()[1] > 0).collect();
+    (at, Tensor::cat(parts, 1))
+}
+
+/// The terms: what a group decodes to is in the losses of this group and all that follow.
+fn joined(pass: &Pass, groups: Vec<Group>, error: Tensor<2>) -> Outcome {
+    let mut following = pass.wanted.zeros_like();
+    let mut loss = pass.variance.zeros_like();
+    let mut terms = Vec::new();
+    for group in groups.into_iter().rev() {
+        following = following + group.signal;
+        loss = loss + group.loss;
+        terms.push(Term::new(
+            pass.sae,
+            group.at,
+            group.values,
+            following.clone(),
+        ));
+    }
+    terms.reverse();
+    Outcome {
+        terms,
+        error,
+        signal: following,
+        loss,
+        activation: Vec::new(),
+        lengths: None,
+        smallest: None,
+    }
+}

@@ -1,0 +1,53 @@
+//! ReLU with an L1 penalty (Bricken et al. 2023; weighed by decoder length, Conerly et al. 2024), or
+//! one on `f^p` with p falling from 1 (Karvonen et al. 2024, "Measuring progress in dictionary
+//! learning").
+
+use burn::tensor::activation::relu;
+
+use crate::device::Error;
+use crate::sae::config::Standard;
+use crate::sae::loss::{Outcome, Pass, Term, total};
+use crate::sae::places::Places;
+
+/// The penalty is `λ/n · Σ f^p · ‖W_dec[j]‖`; with p below 1 times `Σ f / Σ f^p` of the batch, held
+/// constant, so that it neither jumps nor fades as p falls. (dictionary_learning sets this factor when
+/// p changes, in ten steps; here p falls steadily.)
+pub(in crate::sae) async fn forward(
+    pass: &Pass<'_>,
+    settings: &Standard,
+) -> Result<Outcome, Error> {
+    let f = relu(pass.pre_activations());
+    let (at, values) = Places::above_zero(f).await?;
+    let error = pass.error(&at, values.clone());
+    let (loss, signal) = pass.squared(&error);
+    let mut term = Term::new(pass.sae, at, values.clone(), signal.clone());
+
+    let (p, lambda) = (
+        pass.now.p,
+        settings.l1 * pass.now.sparsity / pass.rows() as f64,
+    );
+    let on = values.clone().greater_elem(0.0).float();
+    let power = |exponent: f64| values.clone().clamp_min(1e-6).powf_scalar(exponent) * on.clone();
+    let (powers, slope) = match p == 1.0 {
+        true => (values.clone(), on.clone()),
+        false => (power(p), power(p - 1.0) * p),
+    };
+    let weights = term.at.pick(&pass.weights());
+    let sum = total(powers.clone() * weights.clone());
+    let factor = match p == 1.0 {
+        true => sum.ones_like() * lambda,
+        false => total(values * weights.clone()) / sum.clone().clamp_min(1e-30) * lambda,
+    };
+    let each = factor.clone().unsqueeze::<2>();
+    term.dz = term.dz + slope * weights * each.clone();
+    let lengths = pass.by_lengths(&term.at, powers * each);
+    Ok(Outcome {
+        terms: vec![term],
+        error,
+        signal,
+        loss: loss + sum * factor,
+        activation: Vec::new(),
+        lengths,
+        smallest: None,
+    })
+}
