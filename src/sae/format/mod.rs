@@ -2,15 +2,19 @@
 //! shapes (`topk`, acting on raw activations, `x − b_dec` before the encoder), so that what is
 //! written here opens there. Our own settings lie under `metadata.inscape`.
 
+mod tensors;
+
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use burn::tensor::Device;
+use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
 use super::{Error, Sae};
 use crate::capture::store::write_whole;
 use crate::device;
+
+pub(super) use tensors::Tensors;
 
 /// Name of the weight file.
 pub const WEIGHTS: &str = "sae_weights.safetensors";
@@ -121,82 +125,13 @@ pub fn load(dir: &Path, device: &Device) -> Result<(Sae, Value), Error> {
 }
 
 fn load_weights(path: &Path, k: usize, device: &Device) -> Result<Sae, Error> {
-    let bytes = read_file(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
-    let reader = TensorReader {
-        path,
-        file: &file,
-        device,
-    };
-    let d = reader.shape("W_dec")?;
-    let [d_sae, d_in] = d[..] else {
-        return Err(malformed(path, format!("W_dec has shape {d:?}")));
-    };
-    let w_enc = reader.r2_across("W_enc", [d_in, d_sae])?;
-    let b_enc = reader.r1("b_enc", d_sae)?;
-    let w_dec = reader.r2("W_dec", [d_sae, d_in])?;
-    let b_dec = reader.r1("b_dec", d_in)?;
+    let tensors = Tensors::open(path)?;
+    let [d_sae, d_in] = tensors.shape2("W_dec")?;
+    let w_enc = tensors.r2_across("W_enc", [d_in, d_sae], device)?;
+    let b_enc = tensors.r1("b_enc", d_sae, device)?;
+    let w_dec = tensors.r2("W_dec", [d_sae, d_in], device)?;
+    let b_dec = tensors.r1("b_dec", d_in, device)?;
     Ok(Sae::topk([w_enc, w_dec], [b_enc, b_dec], k))
-}
-
-/// f32 tensors of one file, by name and shape.
-pub(super) struct TensorReader<'a> {
-    pub(super) path: &'a Path,
-    pub(super) file: &'a SafeTensors<'a>,
-    pub(super) device: &'a Device,
-}
-
-impl TensorReader<'_> {
-    fn shape(&self, name: &str) -> Result<Vec<usize>, Error> {
-        let tensor = self
-            .file
-            .tensor(name)
-            .map_err(|_| malformed(self.path, format!("tensor `{name}` is missing")))?;
-        Ok(tensor.shape().to_vec())
-    }
-
-    fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
-        let found = self.shape(name)?;
-        let tensor = self
-            .file
-            .tensor(name)
-            .map_err(|e| malformed(self.path, e))?;
-        if found != shape || tensor.dtype() != Dtype::F32 {
-            let is = format!(
-                "tensor `{name}` is {:?} {found:?}; F32 {shape:?} wanted",
-                tensor.dtype()
-            );
-            return Err(malformed(self.path, is));
-        }
-        let values: Vec<f32> = tensor
-            .data()
-            .as_chunks()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect();
-        Ok(TensorData::new(values, shape.to_vec()))
-    }
-
-    pub(super) fn r2(&self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, Error> {
-        Ok(Tensor::from_data(self.data(name, &shape)?, self.device))
-    }
-
-    /// The transpose of a tensor of this shape, laid out anew: a view would be multiplied in
-    /// another order, and the latents would differ in their last bits from those before saving.
-    fn r2_across(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<Tensor<2>, Error> {
-        let data = self.data(name, &[rows, columns])?;
-        let values = data.as_slice::<f32>().expect("it was read as f32");
-        let across: Vec<f32> = (0..rows * columns)
-            .map(|i| values[i % rows * columns + i / rows])
-            .collect();
-        let data = TensorData::new(across, [columns, rows]);
-        Ok(Tensor::from_data(data, self.device))
-    }
-
-    pub(super) fn r1(&self, name: &str, len: usize) -> Result<Tensor<1>, Error> {
-        Ok(Tensor::from_data(self.data(name, &[len])?, self.device))
-    }
 }
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
