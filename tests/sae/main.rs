@@ -1,11 +1,14 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
+mod damaged;
 mod dense;
 mod eval;
 mod features;
+mod foreign;
 mod format;
 mod gradients;
 mod resume;
+mod round_trip;
 mod settings;
 #[path = "../shared/gpu.rs"]
 mod shared;
