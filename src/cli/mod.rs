@@ -17,6 +17,7 @@ mod hooks;
 mod report;
 mod sae;
 mod sae_train;
+mod sae_files;
 mod tour;
 
 use std::time::Duration;

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::format::{self, Named, TensorReader, malformed};
+use super::format::{self, Tensors, malformed};
 use super::session::RunInfo;
 use super::train::dead_latents;
 use super::{Error, Trainer, init};
@@ -27,7 +27,7 @@ struct CheckpointInfo {
 /// Writes the state aside and renames it.
 pub(super) async fn checkpoint(trainer: &Trainer, dir: &Path) -> Result<(), Error> {
     let mut trainer = trainer.clone();
-    let mut tensors: Named = Vec::new();
+    let mut tensors = Vec::new();
     for (name, shape, values) in state(&mut trainer) {
         let values = match values {
             Slot::Vector(v) => device::read(v.clone()).await?,
@@ -104,17 +104,12 @@ fn state(trainer: &mut Trainer) -> Vec<Part<'_>> {
 /// The state that [`checkpoint`] wrote.
 pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Error> {
     let bytes = format::read_file(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(path, e))?;
     let metadata = header.metadata().as_ref();
     let text = metadata.and_then(|m| m.get("inscape")).cloned();
     let saved: CheckpointInfo =
         serde_json::from_str(&text.unwrap_or_default()).map_err(|e| malformed(path, e))?;
-    let reader = TensorReader {
-        path,
-        file: &file,
-        device,
-    };
+    let tensors = Tensors::parse(path, &bytes)?;
     let d_sae = info.config.d_sae as i64;
     if let Some(f) = saved.dead.iter().find(|f| !(0..d_sae).contains(*f)) {
         return Err(malformed(path, format!("dead latent {f} of {d_sae}")));
@@ -124,8 +119,8 @@ pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Tr
     let mut trainer = Trainer::at(empty, info.config.clone(), scale, saved.step);
     for (name, shape, slot) in state(&mut trainer) {
         match slot {
-            Slot::Vector(v) => *v = reader.r1(&name, shape[0])?,
-            Slot::Matrix(w) => *w = reader.r2(&name, [shape[0], shape[1]])?,
+            Slot::Vector(v) => *v = tensors.r1(&name, shape[0], device)?,
+            Slot::Matrix(w) => *w = tensors.r2(&name, [shape[0], shape[1]], device)?,
         }
     }
     let dead = saved.dead.iter().map(|f| *f as i32).collect();

@@ -1,12 +1,15 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
 mod architectures;
+mod damaged;
 mod dense;
 mod eval;
 mod features;
+mod foreign;
 mod format;
 mod gradients;
 mod resume;
+mod round_trip;
 mod settings;
 #[path = "../shared/gpu.rs"]
 mod shared;
