@@ -18,6 +18,8 @@ pub(super) enum Sub {
     Train(Box<Train>),
     /// Measure an autoencoder on stored activations, and in its model.
     Eval(Eval),
+    /// Probe an autoencoder's latents for concepts that the text's own tokens label.
+    Probe(super::probe::Options),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -116,6 +118,7 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
     match sub {
         Sub::Train(options) => train(options),
         Sub::Eval(options) => eval(options),
+        Sub::Probe(options) => super::probe::run(options),
     }
 }
 
@@ -250,7 +253,7 @@ fn eval(options: &Eval) -> Result<(), Failure> {
 }
 
 /// A training run without its autoencoder is one that has not come to its end.
-fn refuse_unfinished(dir: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_unfinished(dir: &Path) -> Result<(), Failure> {
     if session::run_info(dir).is_ok() && !dir.join(format::CONFIG).exists() {
         let dir = dir.display();
         return Err(
