@@ -5,6 +5,7 @@ mod eval;
 mod features;
 mod format;
 mod gradients;
+mod probing;
 mod resume;
 mod settings;
 #[path = "../shared/gpu.rs"]
