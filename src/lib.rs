@@ -41,6 +41,7 @@
 //! | [`capture`] | a model over a text, streamed to a store on disk; the store itself |
 //! | [`sae`] | TopK autoencoders: training step, sessions with resume, evaluation, files |
 //! | [`similarity`] | linear CKA, RSA, mutual nearest neighbours |
+//! | [`geometry`] | clusters of directions, features of more dimensions, analogies, spectra |
 //! | [`report`] | one self-contained HTML page |
 //! | [`cli`] | the `inscape` command |
 //!
@@ -62,6 +63,7 @@
 pub mod capture;
 pub mod cli;
 pub mod device;
+pub mod geometry;
 pub mod hook;
 pub mod model;
 pub mod ops;

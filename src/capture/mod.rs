@@ -2,7 +2,9 @@
 //!
 //! [`capture`] is the driver; [`text`] cuts a text into blocks, [`store`] keeps the rows:
 //! safetensors shards with a manifest, a reader, and a seeded shuffle buffer over them.
+//! [`concepts`] labels the tokens of a text.
 
+pub mod concepts;
 mod paired;
 mod run;
 pub mod store;

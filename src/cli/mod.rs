@@ -14,6 +14,7 @@ mod capture;
 mod compare;
 mod devices;
 mod hooks;
+mod probe;
 mod report;
 mod sae;
 mod sae_train;

@@ -22,6 +22,8 @@ pub(super) enum Sub {
     Convert(sae_files::Convert),
     /// Describe an autoencoder of any tool.
     Show(sae_files::Show),
+    /// Probe an autoencoder's latents for concepts that the text's own tokens label.
+    Probe(super::probe::Options),
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +63,7 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
         Sub::Eval(options) => eval(options),
         Sub::Convert(options) => sae_files::convert(options),
         Sub::Show(options) => sae_files::show(options),
+        Sub::Probe(options) => super::probe::run(options),
     }
 }
 
@@ -121,7 +124,7 @@ fn eval(options: &Eval) -> Result<(), Failure> {
 }
 
 /// A training run without its autoencoder is one that has not come to its end.
-fn refuse_unfinished(dir: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_unfinished(dir: &Path) -> Result<(), Failure> {
     if session::run_info(dir).is_ok() && !dir.join(format::CONFIG).exists() {
         let dir = dir.display();
         return Err(

@@ -6,7 +6,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::train::batch_tensor;
-use super::{Error, Sae};
+use super::{Error, Latents, Sae};
 use crate::Device;
 use crate::capture::store::Source;
 use crate::device::{self, block_on};
@@ -54,7 +54,7 @@ pub struct Feature {
 }
 
 /// Calls `each` with the rows and the active latents of every batch.
-fn scan(
+pub(super) fn scan(
     sae: &Sae,
     source: &Source,
     device: &Device,
@@ -71,7 +71,7 @@ fn scan(
 }
 
 /// Latents of a batch, `k` a row.
-struct Active {
+pub(super) struct Active {
     k: usize,
     values: Vec<f32>,
     indices: Vec<i64>,
@@ -79,21 +79,32 @@ struct Active {
 
 impl Active {
     /// Row, latent and value of those above 0.
-    fn each(&self) -> impl Iterator<Item = (usize, usize, f32)> {
+    pub(super) fn each(&self) -> impl Iterator<Item = (usize, usize, f32)> {
         let entries = self.values.iter().zip(&self.indices).enumerate();
         let entry = |(n, (&v, &i))| (n / self.k, i as usize, v);
         entries.map(entry).filter(|(_, _, v)| *v > 0.0)
+    }
+
+    /// Row, latent and value of the first that is NaN or infinite.
+    pub(super) fn first_not_finite(&self) -> Option<(usize, usize, f32)> {
+        let at = self.values.iter().position(|v| !v.is_finite())?;
+        Some((at / self.k, self.indices[at] as usize, self.values[at]))
+    }
+
+    pub(super) async fn read(latents: Latents) -> Result<Self, device::Error> {
+        Ok(Self {
+            k: latents.values.dims()[1],
+            values: device::read(latents.values).await?,
+            indices: device::read_int(latents.indices).await?,
+        })
     }
 }
 
 fn encode(sae: &Sae, rows: Vec<f32>, device: &Device) -> Result<Active, Error> {
     let latents = sae.encode(batch_tensor(rows, sae.d_in(), device.tensor()));
-    let latents = block_on(latents.compact())?;
-    Ok(Active {
-        k: latents.values.dims()[1],
-        values: block_on(device::read(latents.values))?,
-        indices: block_on(device::read_int(latents.indices))?,
-    })
+    Ok(block_on(async {
+        Active::read(latents.compact().await?).await
+    })?)
 }
 
 /// Counts what every latent does over the rows of `source`: one encoding pass.

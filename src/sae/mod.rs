@@ -91,4 +91,7 @@ pub enum Error {
     /// The model.
     #[error(transparent)]
     Model(#[from] model::Error),
+    /// Concepts that cannot be probed for.
+    #[error(transparent)]
+    Probe(#[from] eval::ProbeError),
 }

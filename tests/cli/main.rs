@@ -6,6 +6,7 @@ mod check;
 mod compare;
 mod devices;
 mod models;
+mod probe;
 mod report;
 mod sae;
 mod sae_files;

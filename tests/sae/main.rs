@@ -8,6 +8,7 @@ mod features;
 mod foreign;
 mod format;
 mod gradients;
+mod probing;
 mod resume;
 mod round_trip;
 mod settings;
