@@ -16,6 +16,7 @@ mod devices;
 mod hooks;
 mod report;
 mod sae;
+mod selftest;
 mod tour;
 
 use std::time::Duration;

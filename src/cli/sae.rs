@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{DeviceOption, Failure, bar, capture::open_text, print_json, rows};
+use super::{DeviceOption, Failure, bar, capture::open_text, print_json, rows, selftest};
 use crate::capture::store::{Source, write_whole};
 use crate::device::block_on;
 use crate::model;
@@ -18,6 +18,8 @@ pub(super) enum Sub {
     Train(Box<Train>),
     /// Measure an autoencoder on stored activations, and in its model.
     Eval(Eval),
+    /// Train on synthetic activations of known features, and count how many are found.
+    Selftest(selftest::Options),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -116,6 +118,7 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
     match sub {
         Sub::Train(options) => train(options),
         Sub::Eval(options) => eval(options),
+        Sub::Selftest(options) => selftest::run(options),
     }
 }
 
@@ -279,6 +282,9 @@ fn splice(
     )?;
     let progress = bar("splice", "batches", batches.len() as u64);
     for tokens in &batches {
+        block_on(all.learn_mean(network.model.as_ref(), tokens))?;
+    }
+    for tokens in &batches {
         block_on(all.add(network.model.as_ref(), tokens))?;
         progress.inc(1);
     }
@@ -295,6 +301,13 @@ pub(super) fn print(found: &Evaluated) -> Result<(), Failure> {
         r.fvu,
         r.cosine,
         100.0 * r.dead_share
+    );
+    say!(
+        "L1 {:.3}   explained variance {:.4}   shrinkage {:.4}   encoder · decoder {:.4}",
+        r.l1,
+        r.explained_variance,
+        r.shrinkage,
+        r.encoder_decoder_cosine
     );
     say!("log10 density: latents");
     let most = found
@@ -320,6 +333,17 @@ pub(super) fn print(found: &Evaluated) -> Result<(), Failure> {
             s.kl_spliced,
             s.tokens,
         );
+        let against = [("zero", s.zero), ("mean", s.mean), ("resample", s.resample)];
+        for (name, ablated) in against {
+            if let Some(a) = ablated {
+                say!(
+                    "against {name} ablation: {:.4} nats, cross-entropy recovered {:.2} %, KL recovered {:.2} %",
+                    a.ce,
+                    100.0 * a.ce_recovered,
+                    100.0 * (1.0 - a.kl_ratio),
+                );
+            }
+        }
     }
     Ok(())
 }

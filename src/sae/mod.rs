@@ -12,7 +12,9 @@ pub mod features;
 pub mod format;
 mod init;
 mod loss;
+pub mod selftest;
 pub mod session;
+pub mod synthetic;
 mod train;
 
 use std::path::PathBuf;

@@ -5,11 +5,14 @@ mod eval;
 mod features;
 mod format;
 mod gradients;
+mod matching;
+mod papers;
 mod resume;
 mod settings;
 #[path = "../shared/gpu.rs"]
 mod shared;
 mod spliced;
+mod synthetic;
 mod training;
 
 use std::fmt::Display;
