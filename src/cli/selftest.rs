@@ -64,6 +64,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 fn configs(options: &Options) -> Vec<TrainConfig> {
     let width = options.width.unwrap_or(options.features);
     vec![TrainConfig {
+        batch: 1024,
         seed: options.seed,
         ..TrainConfig::new(options.d, width, options.active, options.samples)
     }]

@@ -131,7 +131,7 @@ fn many_to_one_pairs_are_dropped_but_for_the_best() {
         columns: 2,
         values: vec![1.0, f64::NAN, 0.0, 1.0],
     };
-    says(torn.assigned().unwrap_err(), &["score of 0 with 1 is NaN"]);
+    says(torn.assigned().unwrap_err(), &["0 has no score with 1"]);
 }
 
 /// Pearson's r in f64; NaN without variance.

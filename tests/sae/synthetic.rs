@@ -365,6 +365,7 @@ fn a_selftest_finds_most_features() {
     assert_eq!(seen.last(), Some(&(config.steps() * 256)));
     assert_eq!(found[0].architecture, "topk");
     assert!(found[0].mean_max_cosine > 0.9 && found[1].mean_max_cosine < 0.8);
+    // The seed of the task is that of the weights: they must not start where they are to go.
     assert!(found[0].missed < 10 && found[1].missed > 30);
     assert!(found[0].support.f1 > 0.7 && found[0].support.f1 > found[1].support.f1 + 0.2);
     assert!(found[0].fvu < 0.2 && found[0].l0 <= 3.0 && found[0].seconds > 0.0);

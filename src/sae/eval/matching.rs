@@ -66,8 +66,17 @@ impl Scores {
         let columns: Vec<usize> = (0..self.columns)
             .filter(|b| (0..self.rows).any(|a| scored(a, *b)))
             .collect();
-        let of_row = |a: &usize| columns.iter().map(|b| self.at(*a, *b)).collect::<Vec<_>>();
-        let values: Vec<f64> = rows.iter().flat_map(of_row).collect();
+        let mut values = Vec::with_capacity(rows.len() * columns.len());
+        for (a, b) in rows
+            .iter()
+            .flat_map(|a| columns.iter().map(move |b| (*a, *b)))
+        {
+            if !scored(a, b) {
+                let text = format!("{a} has no score with {b}, and some with others");
+                return Err(Error::Config(text));
+            }
+            values.push(self.at(a, b));
+        }
         let pairs = assignment(&values, rows.len(), columns.len())?.into_iter();
         let pair = |(a, b): (usize, usize)| Pair {
             a: rows[a],

@@ -76,8 +76,8 @@ pub fn splice(sae: Sae) -> impl Fn(Site, Activation) -> Activation + Send + Sync
 /// use inscape::sae::{Sae, eval::splice_across};
 /// # use burn::tensor::Tensor;
 /// # let cpu = inscape::Device::cpu();
-/// # let w = || Tensor::<2>::zeros([8, 64], cpu.tensor());
-/// # let biases = [8, 64].map(|n| Tensor::<1>::zeros([n], cpu.tensor()));
+/// # let w = || Tensor::<2>::zeros([8, 128], cpu.tensor());
+/// # let biases = [8, 128].map(|n| Tensor::<1>::zeros([n], cpu.tensor()));
 /// # let transcoder = Sae { subtract_b_dec: false, ..Sae::topk([w(), w()], biases, 2) };
 /// let model = inscape::model::load("tiny-lm-1", &cpu)?;
 /// let hooks = splice_across(transcoder, "blocks.1.ln2.hook_normalized", "blocks.1.hook_mlp_out");
