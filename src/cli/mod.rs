@@ -17,8 +17,9 @@ mod hooks;
 mod probe;
 mod report;
 mod sae;
-mod sae_train;
 mod sae_files;
+mod sae_train;
+mod selftest;
 mod tour;
 
 use std::time::Duration;

@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::sae_train::{self, Train};
-use super::{DeviceOption, Failure, bar, capture::open_text, print_json, rows, sae_files};
+use super::{
+    DeviceOption, Failure, bar, capture::open_text, print_json, rows, sae_files, selftest,
+};
 use crate::capture::store::{Source, write_whole};
 use crate::device::block_on;
 use crate::model;
@@ -24,6 +26,8 @@ pub(super) enum Sub {
     Show(sae_files::Show),
     /// Probe an autoencoder's latents for concepts that the text's own tokens label.
     Probe(super::probe::Options),
+    /// Train on synthetic activations of known features, and count how many are found.
+    Selftest(selftest::Options),
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +68,7 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
         Sub::Convert(options) => sae_files::convert(options),
         Sub::Show(options) => sae_files::show(options),
         Sub::Probe(options) => super::probe::run(options),
+        Sub::Selftest(options) => selftest::run(options),
     }
 }
 
@@ -153,6 +158,9 @@ fn splice(
     )?;
     let progress = bar("splice", "batches", batches.len() as u64);
     for tokens in &batches {
+        block_on(all.learn_mean(network.model.as_ref(), tokens))?;
+    }
+    for tokens in &batches {
         block_on(all.add(network.model.as_ref(), tokens))?;
         progress.inc(1);
     }
@@ -169,6 +177,13 @@ pub(super) fn print(found: &Evaluated) -> Result<(), Failure> {
         r.fvu,
         r.cosine,
         100.0 * r.dead_share
+    );
+    say!(
+        "L1 {:.3}   explained variance {:.4}   shrinkage {:.4}   encoder · decoder {:.4}",
+        r.l1,
+        r.explained_variance,
+        r.shrinkage,
+        r.encoder_decoder_cosine
     );
     say!("log10 density: latents");
     let most = found
@@ -194,6 +209,17 @@ pub(super) fn print(found: &Evaluated) -> Result<(), Failure> {
             s.kl_spliced,
             s.tokens,
         );
+        let against = [("zero", s.zero), ("mean", s.mean), ("resample", s.resample)];
+        for (name, ablated) in against {
+            if let Some(a) = ablated {
+                say!(
+                    "against {name} ablation: {:.4} nats, cross-entropy recovered {:.2} %, KL recovered {:.2} %",
+                    a.ce,
+                    100.0 * a.ce_recovered,
+                    100.0 * (1.0 - a.kl_ratio),
+                );
+            }
+        }
     }
     Ok(())
 }

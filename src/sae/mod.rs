@@ -1,7 +1,8 @@
 //! Sparse autoencoders: architectures, the training step, checkpoints, formats, evaluation.
 //!
 //! [`Sae`] and [`Trainer`] are mathematics on tensors and touch no file; [`session`] trains
-//! from a store and writes a directory; [`eval`] measures; [`mod@format`] reads and writes.
+//! from a store and writes a directory; [`eval`] measures; [`mod@format`] reads and writes;
+//! [`synthetic`] makes activations whose features are known, [`selftest`](mod@selftest) trains on them.
 //! Notation and names are the field's: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `d_in`, `d_sae`.
 
 mod arch;
@@ -17,7 +18,9 @@ mod places;
 mod preset;
 mod resample;
 mod schedule;
+pub mod selftest;
 pub mod session;
+pub mod synthetic;
 mod train;
 
 use std::path::PathBuf;

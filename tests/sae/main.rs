@@ -8,6 +8,8 @@ mod features;
 mod foreign;
 mod format;
 mod gradients;
+mod matching;
+mod papers;
 mod probing;
 mod resume;
 mod round_trip;
@@ -15,6 +17,7 @@ mod settings;
 #[path = "../shared/gpu.rs"]
 mod shared;
 mod spliced;
+mod synthetic;
 mod together;
 mod training;
 

@@ -452,7 +452,7 @@ fn targeted_perturbation_prefers_a_dictionary_of_concepts() {
 
 #[test]
 fn perturbation_scores_by_hand() {
-    let found = Ablated {
+    let found = Perturbed {
         clean: vec![0.9, 0.8],
         after: vec![vec![0.5, 0.7], vec![0.9, 0.6]],
     };

@@ -227,3 +227,47 @@ fn nan_and_infinity_are_named_with_their_place() {
 fn half_a_row_in_memory_panics() {
     Source::memory("m", vec![0.0; 5], 2);
 }
+
+#[test]
+fn rows_made_when_they_are_read_are_those_of_a_matrix() {
+    let value = |row: usize, column: usize| (row * 3 + column) as f32;
+    let made = Source::generated("made", 1000, 3, move |range, out| {
+        for (row, x) in range.zip(out.chunks_exact_mut(3)) {
+            (0..3).for_each(|c| x[c] = value(row, c));
+        }
+    });
+    let held = Source::memory("held", (0..3000).map(|i| i as f32).collect(), 3);
+    assert_eq!((made.rows(), made.width(), made.name()), (1000, 3, "made"));
+    assert_eq!(rows(&made, 17..900), rows(&held, 17..900));
+    let (a, b) = (made.sub(100..700).unwrap(), held.sub(100..700).unwrap());
+    assert_eq!(rows(&a, 5..9), rows(&b, 5..9));
+    says(made.sub(0..1001).unwrap_err(), &["1000 rows"]);
+    assert_eq!(made.token_ids(0..3).unwrap(), None);
+    let served = |source| {
+        let mut batches = ShuffledBatches::new(source, 5, 256, 100).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..7 {
+            let mut batch = Vec::new();
+            batches.next_batch(&mut batch).unwrap();
+            all.extend(batch);
+        }
+        all
+    };
+    assert_eq!(served(a), served(b));
+}
+
+#[test]
+fn a_row_made_wrongly_is_named() {
+    let made = Source::generated("made", 10, 2, |range, out| {
+        out.fill(0.0);
+        if range.contains(&7) {
+            out[(7 - range.start) * 2 + 1] = f32::NAN;
+        }
+    });
+    assert_eq!(rows(&made, 0..7), [0.0; 14]);
+    let part = made.sub(3..10).unwrap();
+    let mut out = vec![1.0];
+    let error = part.read_rows(2..6, &mut out).unwrap_err();
+    says(error, &["made", "row 4", "column 1", "NaN", "row 7"]);
+    assert_eq!(out, [1.0]);
+}

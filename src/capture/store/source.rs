@@ -10,8 +10,8 @@ use safetensors::tensor::Dtype as FileDtype;
 use super::header::{self, Header};
 use super::{Error, RowMeta, Store};
 
-/// A matrix `[rows, width]` of f32: one hook of a store, one 2-D tensor of a safetensors file, or
-/// rows in memory. Cheap to clone.
+/// A matrix `[rows, width]` of f32: one hook of a store, one 2-D tensor of a safetensors file, rows
+/// in memory, or rows made when they are read. Cheap to clone.
 ///
 /// # Cost
 /// Holds no rows, unless they were given in memory.
@@ -38,7 +38,13 @@ enum Kind {
     Memory {
         rows: Arc<[f32]>,
     },
+    Generated {
+        fill: Arc<Fill>,
+    },
 }
+
+/// Writes the rows of a range over a slice.
+type Fill = dyn Fn(Range<usize>, &mut [f32]) + Send + Sync;
 
 impl Source {
     /// Opens `STORE_DIR:HOOK` or `FILE.safetensors:TENSOR`. The name may be left out where there is
@@ -133,6 +139,40 @@ impl Source {
         }
     }
 
+    /// Rows that `fill` writes when they are read: a range of them over a slice that holds as many,
+    /// in row-major order. It must write the same row every time, and may be called by several
+    /// threads at once.
+    ///
+    /// ```
+    /// use inscape::capture::store::Source;
+    /// let squares = Source::generated("squares", 1_000_000, 1, |rows, out| {
+    ///     out.iter_mut().zip(rows).for_each(|(x, i)| *x = (i * i) as f32);
+    /// });
+    /// let mut out = Vec::new();
+    /// squares.read_rows(3..6, &mut out)?;
+    /// assert_eq!(out, [9.0, 16.0, 25.0]);
+    /// # Ok::<(), inscape::capture::store::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If `width` is 0.
+    pub fn generated(
+        name: impl Into<String>,
+        rows: usize,
+        width: usize,
+        fill: impl Fn(Range<usize>, &mut [f32]) + Send + Sync + 'static,
+    ) -> Self {
+        assert!(width > 0, "Source::generated: rows of width 0");
+        Self {
+            name: name.into(),
+            range: 0..rows,
+            kind: Kind::Generated {
+                fill: Arc::new(fill),
+            },
+            width,
+        }
+    }
+
     /// The rows `range` of this source as a source.
     ///
     /// # Errors
@@ -222,6 +262,7 @@ impl Source {
             Kind::Memory { rows } => {
                 out.copy_from_slice(&rows[first * self.width..][..out.len()]);
             }
+            Kind::Generated { fill } => fill(first..first + range.len(), out),
         }
         self.check_finite(range.start, out)
     }
@@ -256,6 +297,7 @@ impl Source {
             }
             Kind::Tensor { path, .. } => format!("row {row} of {}", path.display()),
             Kind::Memory { .. } => "in memory".to_owned(),
+            Kind::Generated { .. } => format!("row {row} as it was made"),
         }
     }
 

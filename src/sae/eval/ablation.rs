@@ -119,11 +119,11 @@ impl Ablation {
     }
 
     /// Balanced accuracies over all rows added; NaN where a class had no row.
-    pub fn finish(self) -> Ablated {
+    pub fn finish(self) -> Perturbed {
         let accuracies = |all: &Vec<Confusion>| -> Vec<f64> {
             all.iter().map(Confusion::balanced_accuracy).collect()
         };
-        Ablated {
+        Perturbed {
             clean: accuracies(&self.clean),
             after: self.after.iter().map(accuracies).collect(),
         }
@@ -132,7 +132,7 @@ impl Ablation {
 
 /// Balanced accuracies of probes before and after ablations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Ablated {
+pub struct Perturbed {
     /// Of each probe on rows as they are.
     pub clean: Vec<f64>,
     /// `[set][probe]`.
@@ -163,7 +163,7 @@ pub struct Tpp {
 ///
 /// # Panics
 /// Unless there are as many sets as probes.
-pub fn tpp(found: &Ablated) -> Tpp {
+pub fn tpp(found: &Perturbed) -> Tpp {
     let n = found.clean.len();
     assert_eq!(found.after.len(), n, "tpp: a set of latents a probe");
     let loss = |i: usize, j: usize| found.clean[j] - found.after[i][j];

@@ -1,4 +1,5 @@
-//! What an autoencoder keeps of its activations, of its model's predictions, and of concepts.
+//! What an autoencoder keeps of its activations, of its model's predictions, and of concepts; which
+//! features of two dictionaries are the same.
 //!
 //! [`probe_concepts`] measures sparse probing, absorption and targeted probe perturbation on stored
 //! activations; its parts ([`Probe`], [`ClassMeans`], [`Absorption`], [`Ablation`]) take plain rows,
@@ -6,18 +7,32 @@
 
 mod ablation;
 mod absorption;
+mod assignment;
 mod concepts;
+pub mod matching;
 mod probe;
 mod probing;
 mod reconstruction;
 mod spliced;
 
-pub use ablation::{Ablated, Ablation, Effect, Tpp, most_effective, scr, tpp};
+pub use ablation::{Ablation, Effect, Perturbed, Tpp, most_effective, scr, tpp};
 pub use absorption::{Absorbed, Absorption, AbsorptionLimits, split_latents};
 pub use concepts::{
     LabelledConcept, Probed, ProbedConcept, ProbingOptions, SparseProbe, probe_concepts,
 };
 pub use probe::{Fit, Labelled, Probe, ProbeError, Scores};
 pub use probing::{ClassMeans, columns, strongest};
-pub use reconstruction::{Accumulator, Reconstruction};
-pub use spliced::{Spliced, SplicedAccumulator, splice};
+pub use reconstruction::{Accumulator, Reconstruction, encoder_decoder_cosine};
+pub use spliced::{Ablated, Spliced, SplicedAccumulator, splice, splice_across};
+
+use serde::{Deserialize, Deserializer};
+
+/// A measure that an older file does not hold.
+fn unmeasured() -> f64 {
+    f64::NAN
+}
+
+/// A measure as JSON has it: NaN is `null` there.
+fn measure<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
