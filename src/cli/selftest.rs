@@ -3,9 +3,9 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{DeviceOption, Failure, bar, print_json};
-use crate::sae::TrainConfig;
 use crate::sae::selftest::{Found, selftest};
 use crate::sae::synthetic::{Features, Synthetic};
+use crate::sae::{Architecture, Gated, JumpRelu, Matryoshka, Standard, TrainConfig};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -62,19 +62,34 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 
 /// The settings of every autoencoder that is trained, all in one pass.
 fn configs(options: &Options) -> Vec<TrainConfig> {
-    let width = options.width.unwrap_or(options.features);
-    vec![TrainConfig {
-        batch: 1024,
-        seed: options.seed,
-        ..TrainConfig::new(options.d, width, options.active, options.samples)
-    }]
+    let (k, width) = (options.active, options.width.unwrap_or(options.features));
+    let architectures = [
+        Architecture::TopK { k },
+        Architecture::BatchTopK { k },
+        Architecture::Matryoshka(Matryoshka::halving(k, width)),
+        Architecture::JumpRelu(JumpRelu::aiming_at(k as f64)),
+        Architecture::Gated(Gated::default()),
+        Architecture::Standard(Standard::default()),
+    ];
+    let config = |architecture| {
+        let mut config = TrainConfig {
+            batch: 1024,
+            seed: options.seed,
+            ..TrainConfig::new(options.d, width, k, options.samples)
+        };
+        config.set_architecture(architecture);
+        config
+    };
+    architectures.map(config).to_vec()
 }
 
 fn print(found: &[Found]) -> Result<(), Failure> {
-    say!("architecture  latents     L0     FVU  mean max cosine  missed  support F1  seconds");
+    say!(
+        "architecture          latents     L0     FVU  mean max cosine  missed  support F1  seconds"
+    );
     for f in found {
         say!(
-            "{:<12} {:>8} {:>6.2} {:>7.4} {:>16.4} {:>7} {:>11.4} {:>8.1}",
+            "{:<20} {:>8} {:>6.2} {:>7.4} {:>16.4} {:>7} {:>11.4} {:>8.1}",
             f.architecture,
             f.d_sae,
             f.l0,

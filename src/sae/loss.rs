@@ -132,7 +132,7 @@ pub async fn backward(
         Architecture::Matryoshka(a) => arch::matryoshka::forward(&pass, a).await?,
         Architecture::JumpRelu(a) => arch::jump_relu::forward(&pass, a).await?,
     };
-    let fvu = total(outcome.error.clone().square()) / pass.variance.clone();
+    let fvu = total(outcome.error.clone().square()) * pass.variance.clone().recip();
     let losses = Losses {
         loss: outcome.loss.clone(),
         fvu,
@@ -253,6 +253,11 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// 1 where `x` is above 0, in its float type.
+fn above_zero(x: &Tensor<2>) -> Tensor<2> {
+    x.clone().sign().clamp_min(0.0)
+}
+
 /// `Σ‖x − x̄‖²`, at least a tiny positive number.
 pub(super) fn squared_deviation(x: Tensor<2>) -> Tensor<1> {
     let mean = x.clone().mean_dim(0);
@@ -314,7 +319,7 @@ fn of_lists(pass: &Pass, outcome: &Outcome) -> Gradients {
     };
     let (values, dz) = (all(&|t| t.values.clone()), all(&|t| t.dz.clone()));
     let active = all(&|t| match t.counted {
-        true => t.values.clone().greater_elem(0.0).float(),
+        true => above_zero(&t.values),
         false => t.values.zeros_like(),
     });
     let places = |t: &Term| t.at.0.clone().expect("all are listed").flatten::<1>(0, 1);
@@ -387,9 +392,7 @@ fn of_matrices(pass: &Pass, outcome: &Outcome) -> Gradients {
         w_dec = w_dec + pass.directions() * lengths.unsqueeze_dim(1);
     }
     let counted = outcome.terms.iter().filter(|t| t.counted);
-    let fired = counted.map(|t| {
-        t.at.totals(t.values.clone().greater_elem(0.0).float(), d_sae)
-    });
+    let fired = counted.map(|t| t.at.totals(above_zero(&t.values), d_sae));
     let dz = outcome
         .terms
         .iter()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::synthetic::{Features, Support};
 use super::train::batch_tensor;
-use super::{Error, Sae, TrainConfig, Trainer, session};
+use super::{Error, TrainConfig, Trainer, session};
 use crate::Device;
 use crate::device::block_on;
 
@@ -17,7 +17,7 @@ const ROWS: usize = 8192;
 /// How one autoencoder did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Found {
-    /// Which architecture, as SAELens writes it.
+    /// Which architecture.
     pub architecture: String,
     /// Its latents.
     pub d_sae: usize,
@@ -73,7 +73,7 @@ pub fn selftest(
     }
     let measured = |(trainer, seconds): (&Trainer, f64)| {
         block_on(trainer.stats())?;
-        measure(features, &trainer.sae(), steps * batch, seconds, device)
+        measure(features, trainer, steps * batch, seconds, device)
     };
     trainers.iter().zip(seconds).map(measured).collect()
 }
@@ -93,17 +93,18 @@ fn one_pass(configs: &[TrainConfig]) -> Result<(usize, usize), Error> {
 /// Measured on rows after the first `trained`.
 fn measure(
     features: &Arc<Features>,
-    sae: &Sae,
+    trainer: &Trainer,
     trained: usize,
     seconds: f64,
     device: &Device,
 ) -> Result<Found, Error> {
+    let sae = &trainer.sae();
     let fresh = trained.max(ROWS)..trained.max(ROWS) + ROWS;
     let source = features.source(fresh.end).sub(fresh.clone())?;
     let kept = session::evaluate(sae, &source, device, |_| ())?;
     let recovery = block_on(features.recovery(sae.w_dec.clone()))?;
     Ok(Found {
-        architecture: sae.activation.name().into(),
+        architecture: trainer.config().architecture.name().into(),
         d_sae: sae.d_sae(),
         l0: kept.l0,
         fvu: kept.fvu,

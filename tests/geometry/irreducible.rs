@@ -3,10 +3,10 @@
 use std::f64::consts::{FRAC_PI_2, LN_2, PI, TAU};
 
 use burn::tensor::{Tensor, TensorData};
+use inscape::Device;
 use inscape::device::block_on;
 use inscape::geometry::*;
 use inscape::sae::{Sae, TrainConfig, Trainer};
-use inscape::{Device, geometry};
 
 use super::*;
 
@@ -329,7 +329,7 @@ fn what_has_no_index_is_named() {
         mixture_index(&same, 0.1).unwrap_err(),
         irreducibility(&same).unwrap_err(),
     ] {
-        assert!(matches!(error, geometry::Error::Undefined { .. }));
+        assert!(matches!(error, Error::Undefined { .. }));
         says(error, &["undefined", "all the same"]);
     }
     let one = matrix(&[vec![1.0, 2.0]]);

@@ -363,7 +363,7 @@ fn a_selftest_finds_most_features() {
     let found = selftest(&features, &[config.clone(), idle], &cpu, |n| seen.push(n)).unwrap();
     println!("{found:?}");
     assert_eq!(seen.last(), Some(&(config.steps() * 256)));
-    assert_eq!(found[0].architecture, "topk");
+    assert_eq!(found[0].architecture, "TopK");
     assert!(found[0].mean_max_cosine > 0.9 && found[1].mean_max_cosine < 0.8);
     // The seed of the task is that of the weights: they must not start where they are to go.
     assert!(found[0].missed < 10 && found[1].missed > 30);
