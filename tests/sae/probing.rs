@@ -250,6 +250,10 @@ fn probe(sae: &Sae, x: Vec<f32>, concepts: &[LabelledConcept]) -> Probed {
     let source = Source::memory("planted", x, sae.d_in());
     let half = source.rows() / 2;
     let options = ProbingOptions {
+        k: [1, 2, 5]
+            .into_iter()
+            .filter(|k| *k <= sae.d_sae())
+            .collect(),
         ablate: 1,
         ..ProbingOptions::new(0..half, half..source.rows())
     };
