@@ -1,6 +1,6 @@
 use std::f64::consts::{FRAC_PI_2, PI};
 
-use super::{Error, Matrix, Principal, at_least};
+use super::{Error, Matrix, Principal, at_least, differ};
 
 /// How far a plane's two coordinates can be made independent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,14 +61,7 @@ pub fn separability_index(plane: &Matrix) -> Result<Separability, Error> {
 fn check(measure: &'static str, plane: &Matrix) -> Result<(), Error> {
     assert_eq!(plane.columns(), 2, "{measure}: points of a plane");
     at_least(measure, "points", 2, plane.rows())?;
-    let first = plane.row(0);
-    match plane.each_row().all(|row| row == first) {
-        false => Ok(()),
-        true => Err(Error::Undefined {
-            measure,
-            why: "the points are all the same",
-        }),
-    }
+    differ(measure, plane)
 }
 
 /// Mutual information in bits of the two coordinates after a rotation.

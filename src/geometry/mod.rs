@@ -112,3 +112,12 @@ fn at_least(
         got,
     })
 }
+
+/// Refuses points that are all the same.
+fn differ(measure: &'static str, points: &Matrix) -> Result<(), Error> {
+    if points.each_row().any(|row| row != points.row(0)) {
+        return Ok(());
+    }
+    let why = "the points are all the same";
+    Err(Error::Undefined { measure, why })
+}

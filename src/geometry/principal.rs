@@ -1,6 +1,6 @@
 use burn::tensor::{Int, Tensor};
 
-use super::{Error, Matrix, at_least};
+use super::{Error, Matrix, at_least, differ};
 use crate::device::{self, block_on};
 
 /// What some latents alone make of each row on which one of them fires: `Σ_{j in cluster} f_j d_j`,
@@ -83,13 +83,10 @@ impl Principal {
     pub fn of(points: &Matrix) -> Result<Self, Error> {
         let measure = "principal components";
         at_least(measure, "points", 2, points.rows())?;
+        differ(measure, points)?;
         let (mut variances, axes) = points.covariance().eigen(measure)?;
         // What rounding leaves below 0.
         variances.iter_mut().for_each(|v| *v = v.max(0.0));
-        if variances[0] == 0.0 {
-            let why = "the points are all the same";
-            return Err(Error::Undefined { measure, why });
-        }
         Ok(Self {
             mean: points.mean(),
             axes,

@@ -44,13 +44,13 @@ fn the_fit_is_where_the_objective_is_least() {
         assert_eq!(probe.weights[4], 0.0, "a constant column");
         let column = |j: usize| x.iter().skip(j).step_by(5).map(|v| f64::from(*v));
         let mut gradient = [0.0; 5];
-        for j in 0..4 {
+        for (j, slope) in gradient.iter_mut().enumerate().take(4) {
             let mean = column(j).sum::<f64>() / n as f64;
             let variance = column(j).map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
             let scale = variance.sqrt();
-            gradient[j] = fit.l2 * probe.weights[j] * scale;
+            *slope = fit.l2 * probe.weights[j] * scale;
             for (i, v) in column(j).enumerate() {
-                gradient[j] += pull(&probe, &x[i * 5..][..5], labels[i], &fit, n, positives)
+                *slope += pull(&probe, &x[i * 5..][..5], labels[i], &fit, n, positives)
                     * (v - mean)
                     / scale;
             }
@@ -250,6 +250,10 @@ fn probe(sae: &Sae, x: Vec<f32>, concepts: &[LabelledConcept]) -> Probed {
     let source = Source::memory("planted", x, sae.d_in());
     let half = source.rows() / 2;
     let options = ProbingOptions {
+        k: [1, 2, 5]
+            .into_iter()
+            .filter(|k| *k <= sae.d_sae())
+            .collect(),
         ablate: 1,
         ..ProbingOptions::new(0..half, half..source.rows())
     };

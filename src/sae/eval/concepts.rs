@@ -86,8 +86,10 @@ pub struct ProbedConcept {
     pub dense: Scores,
     /// The latents that stand for the concept.
     pub main: Vec<usize>,
-    /// Where others carry it, on test rows with the concept that the dense probe gets right. `None`
-    /// for a transcoder, whose decoder writes where the probe does not read.
+    /// Where others carry it, on test rows with the concept that the dense probe gets right: worth
+    /// reading where the sparse probes classify, since latents that do not stand for the concept
+    /// leave it to others. `None` for a transcoder, whose decoder writes where the probe does not
+    /// read.
     pub absorbed: Option<Absorbed>,
 }
 
