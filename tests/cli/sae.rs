@@ -252,7 +252,7 @@ fn an_evaluation_on_something_else_is_refused() {
     bench.write("sae/cfg.json", "{\"architecture\": \"jumprelu\"}");
     bench.fails(
         "sae eval sae x.safetensors",
-        &["sae/cfg.json", "jumprelu", "topk"],
+        &["sae_weights.safetensors", "`threshold` is missing"],
     );
     bench.write("sae/cfg.json", before);
     bench.write("sae/sae_weights.safetensors", "short");
@@ -271,7 +271,7 @@ fn a_selftest_shows_what_training_finds() {
     let found = &json["found"][0];
     assert_eq!(
         (&found["architecture"], &found["d_sae"]),
-        (&"topk".into(), &24.into())
+        (&"TopK".into(), &24.into())
     );
     let cosine = found["mean_max_cosine"].as_f64().unwrap();
     assert!(cosine > 0.85, "{json}");
