@@ -2,6 +2,18 @@
 //! shapes (`topk`, acting on raw activations, `x − b_dec` before the encoder), so that what is
 //! written here opens there. Our own settings lie under `metadata.inscape`.
 
+mod archive;
+mod bytes;
+mod crosscoder;
+mod dictionary_learning;
+mod gemma_scope;
+mod npz;
+mod openai;
+mod pickle;
+mod plain;
+mod pt;
+mod tensors;
+
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -11,6 +23,81 @@ use serde_json::{Value, json};
 use super::{Error, Sae};
 use crate::capture::store::write_whole;
 use crate::device;
+
+pub use openai::layer_norm;
+
+/// A tool's way to keep an autoencoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// `ae.pt` and `config.json` of dictionary_learning.
+    DictionaryLearning,
+    /// A `.pt` file of OpenAI's `sparse_autoencoder`.
+    OpenAi,
+    /// `cc_weights.pt` and `cfg.json` of a crosscoder.
+    Crosscoder,
+    /// `params.npz` of Gemma Scope 1.
+    GemmaScope,
+}
+
+/// An autoencoder that was read.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The autoencoder.
+    pub sae: Sae,
+    /// What the file says beside it.
+    pub metadata: Value,
+    /// What it was read as.
+    pub format: Format,
+}
+
+/// Reads an autoencoder of this format.
+///
+/// # Errors
+/// Names the file, and the tensor or setting that does not fit.
+pub fn read(path: &Path, format: Format, device: &Device) -> Result<Loaded, Error> {
+    match format {
+        Format::DictionaryLearning => dictionary_learning::read(path, device),
+        Format::OpenAi => openai::read(path, device),
+        Format::Crosscoder => crosscoder::read(path, device),
+        Format::GemmaScope => gemma_scope::read(path, device),
+    }
+}
+
+/// Reads an autoencoder of this format from the bytes of its one file: for fuzzing, which no folder
+/// should slow down.
+#[doc(hidden)]
+pub fn read_bytes(bytes: &[u8], format: Format, device: &Device) -> Result<Loaded, Error> {
+    let path = Path::new("bytes");
+    match format {
+        Format::DictionaryLearning => dictionary_learning::parse(path, bytes, Value::Null, device),
+        Format::OpenAi => openai::parse(path, bytes, device),
+        Format::Crosscoder => crosscoder::parse(path, bytes, device),
+        Format::GemmaScope => gemma_scope::parse(path, bytes, device),
+    }
+}
+
+/// Reads a pickle of tensors and plain values, for fuzzing.
+#[doc(hidden)]
+pub fn read_pickle(bytes: &[u8]) -> Result<(), Error> {
+    let pickle = pickle::Pickle::parse(bytes);
+    pickle
+        .map(drop)
+        .map_err(|e| malformed(Path::new("bytes"), e))
+}
+
+/// Writes an autoencoder in this format.
+///
+/// # Errors
+/// [`Error::Config`] for what the format cannot hold; a file could not be written; the device failed.
+pub async fn write(sae: &Sae, metadata: &Value, path: &Path, format: Format) -> Result<(), Error> {
+    match format {
+        Format::DictionaryLearning => dictionary_learning::write(sae, metadata, path).await,
+        Format::OpenAi => openai::write(sae, metadata, path).await,
+        Format::Crosscoder => crosscoder::write(sae, metadata, path).await,
+        Format::GemmaScope => gemma_scope::write(sae, metadata, path).await,
+    }
+}
 
 /// Name of the weight file.
 pub const WEIGHTS: &str = "sae_weights.safetensors";
