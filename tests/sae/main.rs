@@ -5,6 +5,8 @@ mod eval;
 mod features;
 mod format;
 mod gradients;
+mod hostile;
+mod pickles;
 mod resume;
 mod settings;
 #[path = "../shared/gpu.rs"]

@@ -333,3 +333,47 @@ fn narrow(n: usize) -> Result<u32, String> {
     let fits = u32::try_from(n).ok().filter(|&n| n != u32::MAX);
     fits.ok_or_else(|| "more than 4 GiB: not written in this format".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut writer = Writer::default();
+        let entries: [(&str, &[u8]); 3] = [("a/one", b"1"), ("a/none", b""), ("b", &[7; 300])];
+        for (name, data) in entries {
+            writer.add(name, data).unwrap();
+        }
+        let bytes = writer.finish().unwrap();
+        let archive = Archive::parse(&bytes).unwrap();
+        assert_eq!(archive.names().count(), 3);
+        assert_eq!(archive.unpacked, 301);
+        for (name, data) in entries {
+            assert_eq!(*archive.read(name).unwrap(), *data, "{name}");
+        }
+        assert!(archive.read("c").unwrap_err().contains("`c` is missing"));
+        let commented = [&bytes[..bytes.len() - 2], &[3, 0], b"abc"].concat();
+        assert_eq!(Archive::parse(&commented).unwrap().unpacked, 301);
+    }
+
+    /// Sizes of all ones stand in the zip64 field, in the order of the record, those alone.
+    #[test]
+    fn zip64_sizes_are_taken_from_their_field() {
+        let field = |all: &[u64]| {
+            let bytes: Vec<u8> = all.iter().flat_map(|n| n.to_le_bytes()).collect();
+            let other = [9u8, 9, 1, 0, 5]; // a field of another kind before it
+            let head = [1, 0, bytes.len() as u8, 0];
+            [&other[..], &head, &bytes].concat()
+        };
+        assert_eq!(wide([1, 2, 3], &[]).unwrap(), [1, 2, 3]);
+        let all = [5 << 32, 6 << 32, 7 << 32];
+        assert_eq!(
+            wide([u32::MAX; 3], &field(&all)).unwrap(),
+            all.map(|n| n as usize)
+        );
+        assert_eq!(wide([4, 4, u32::MAX], &field(&[8])).unwrap(), [4, 4, 8]);
+        assert!(wide([u32::MAX, 4, u32::MAX], &field(&[8])).is_err());
+        assert!(wide([u32::MAX, 4, 4], &[]).is_err());
+    }
+}

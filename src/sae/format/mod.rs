@@ -7,6 +7,7 @@ mod bytes;
 mod crosscoder;
 mod dictionary_learning;
 mod gemma_scope;
+pub mod neuronpedia;
 mod npz;
 mod openai;
 mod pickle;
@@ -55,7 +56,8 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Names the file, and the tensor or setting that does not fit.
-pub fn read(path: &Path, format: Format, device: &Device) -> Result<Loaded, Error> {
+pub fn read(path: &Path, format: Option<Format>, device: &Device) -> Result<Loaded, Error> {
+    let format = format.ok_or_else(|| malformed(path, "which format?"))?;
     match format {
         Format::DictionaryLearning => dictionary_learning::read(path, device),
         Format::OpenAi => openai::read(path, device),

@@ -215,3 +215,47 @@ impl<'a> Literal<'a> {
         Ok(sizes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn array(header: &str, data: &[u8]) -> Result<HostTensor, String> {
+        let length = (header.len() as u16).to_le_bytes();
+        npy(&[MAGIC, &[1, 0], &length, header.as_bytes(), data].concat())
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_lies_at_a_multiple_of_64() {
+        for shape in [vec![], vec![3], vec![2, 3], vec![0, 5]] {
+            let values: Vec<f32> = (0..product(&shape).unwrap())
+                .map(|i| i as f32 - 0.5)
+                .collect();
+            assert_eq!(header(&shape).len() % 64, 0);
+            let bytes = write(vec![("x", shape.clone(), values.clone())]).unwrap();
+            let all = parse(Path::new("x.npz"), &bytes).unwrap();
+            assert_eq!(all.map["x"].shape, shape);
+            assert_eq!(all.map["x"].values, values);
+        }
+    }
+
+    #[test]
+    fn number_types_and_orders_are_read() {
+        let text = "{ \"descr\":'<i4' ,'fortran_order' : True,'shape':(2,3)}   \n";
+        let bytes: Vec<u8> = (0..6i32).flat_map(i32::to_le_bytes).collect();
+        let x = array(text, &bytes).unwrap();
+        assert_eq!(x.values, [0., 2., 4., 1., 3., 5.]);
+        for (descr, data, want) in [
+            ("<f2", vec![0, 0x3e], 1.5),
+            ("<f8", (-0.25f64).to_le_bytes().to_vec(), -0.25),
+            ("<i8", (-9i64).to_le_bytes().to_vec(), -9.0),
+            ("<i2", vec![0xfe, 0xff], -2.0),
+            ("|i1", vec![0xff], -1.0),
+            ("|u1", vec![0xff], 255.0),
+            ("|b1", vec![2], 1.0),
+        ] {
+            let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (), }}");
+            assert_eq!(array(&text, &data).unwrap().values, [want], "{descr}");
+        }
+    }
+}

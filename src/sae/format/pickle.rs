@@ -498,3 +498,88 @@ fn pairs(items: Vec<Value>) -> Result<Vec<(Value, Value)>, String> {
     let mut items = items.into_iter();
     Ok(std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(rest: &[u8]) -> Result<Pickle, String> {
+        Pickle::parse(&[b"\x80\x04", rest].concat())
+    }
+
+    /// Every instruction that leaves a plain value, with the value.
+    #[test]
+    fn plain_values_are_read() {
+        let shown = |rest: &[u8]| format!("{:?}", parse(rest).unwrap().root());
+        for (rest, want) in [
+            (&b"N."[..], "None"),
+            (b"\x88.", "Bool(true)"),
+            (b"\x89.", "Bool(false)"),
+            (b"K\xff.", "Int(255)"),
+            (b"M\xff\xff.", "Int(65535)"),
+            (b"J\xfe\xff\xff\xff.", "Int(-2)"),
+            (b"\x8a\0.", "Int(0)"),
+            (b"\x8a\x01\x80.", "Int(-128)"),
+            (b"\x8a\x02\x80\0.", "Int(128)"),
+            (b"G\x3f\xf8\0\0\0\0\0\0.", "Float(1.5)"),
+            (b"\x8c\x02\xc3\xa9.", "Str(\"é\")"),
+            (b"X\x01\0\0\0a.", "Str(\"a\")"),
+            (b"T\x01\0\0\0a.", "Str(\"a\")"),
+            (b"U\x01a.", "Str(\"a\")"),
+            (b"\x8d\x01\0\0\0\0\0\0\0a.", "Str(\"a\")"),
+            (b"\x95\x02\0\0\0\0\0\0\0N.", "None"),
+            (b"NK\x010.", "None"),
+            (b"N(NN1.", "None"),
+        ] {
+            assert_eq!(shown(rest), want, "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn containers_hold_what_was_put_into_them() {
+        let shown = |rest: &[u8]| {
+            let pickle = parse(rest).unwrap();
+            format!("{:?}", pickle.list(pickle.root()).unwrap())
+        };
+        for (rest, want) in [
+            (&b")."[..], "[]"),
+            (b"K\x01\x85.", "[Int(1)]"),
+            (b"K\x01K\x02\x86.", "[Int(1), Int(2)]"),
+            (b"K\x01K\x02K\x03\x87.", "[Int(1), Int(2), Int(3)]"),
+            (b"(K\x01K\x02t.", "[Int(1), Int(2)]"),
+            (b"(K\x01K\x02l.", "[Int(1), Int(2)]"),
+            (b"]K\x01a.", "[Int(1)]"),
+            (b"](K\x01K\x02e.", "[Int(1), Int(2)]"),
+            (b"K\x01q\x05\x85h\x05\x86.", "[List(0), Int(1)]"),
+            (b"K\x01\x94h\0\x86.", "[Int(1), Int(1)]"),
+            (
+                b"K\x01r\x01\x02\x03\x04j\x01\x02\x03\x04\x86.",
+                "[Int(1), Int(1)]",
+            ),
+            (b"K\x012\x86.", "[Int(1), Int(1)]"),
+        ] {
+            assert_eq!(shown(rest), want, "{rest:?}");
+        }
+        let pickle = parse(b"}(\x8c\x01aK\x01\x8c\x01bK\x02u\x8c\x01aK\x03s.").unwrap();
+        let get = |key| format!("{:?}", pickle.get(pickle.root(), key));
+        assert_eq!(get("a"), "Some(Int(3))", "the last one counts");
+        assert_eq!(get("b"), "Some(Int(2))");
+        assert_eq!(get("c"), "None");
+    }
+
+    /// A tuple that one call took still has its items for the next.
+    #[test]
+    fn arguments_are_there_for_a_second_call() {
+        let device = b"ctorch\ndevice\n\x8c\x03cpu\x85q\x01Rctorch\ndevice\nh\x01R\x86.";
+        let pickle = parse(device).unwrap();
+        let both = format!("{:?}", pickle.list(pickle.root()).unwrap());
+        assert_eq!(both, "[Str(\"cpu\"), Str(\"cpu\")]");
+    }
+
+    #[test]
+    fn a_mark_guards_what_lies_below_it() {
+        for rest in [&b"N(0."[..], b"N(\x85.", b"](a.", b"N(q\0."] {
+            assert!(parse(rest).unwrap_err().contains("empty stack"), "{rest:?}");
+        }
+    }
+}

@@ -348,3 +348,61 @@ fn tuple(out: &mut Vec<u8>, items: &[usize]) {
     items.iter().for_each(|&n| long(out, n));
     out.push(b't');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> Vec<u8> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sae/types");
+        std::fs::read(root.join(name)).unwrap()
+    }
+
+    /// Every number type and view that PyTorch wrote, against the same tensors as f32.
+    #[test]
+    fn tensors_of_every_type_and_layout_are_read() {
+        let path = Path::new("types.pt");
+        let bytes = fixture("types.pt");
+        let file = Checkpoint::parse(path, &bytes).unwrap();
+        let got = file.tensors(file.root()).unwrap();
+        let want = Tensors::parse(path, &fixture("expected.safetensors")).unwrap();
+        assert_eq!(got.map.len(), 16);
+        assert!(got.map.keys().eq(want.map.keys()));
+        for (name, want) in &want.map {
+            let got = &got.map[name];
+            assert_eq!(got.shape, want.shape, "{name}");
+            assert_eq!(got.values, want.values, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let state = Entry::Dict(vec![("k", Entry::Int(-3)), ("name", Entry::Str("é"))]);
+        let bytes = write(vec![
+            ("w", Entry::F32(vec![2, 3], vec![1., 2., 3., 4., 5., 6.])),
+            ("n", Entry::I64(vec![2], vec![7, -7])),
+            ("k", Entry::I32(vec![], vec![9])),
+            ("none", Entry::F32(vec![0, 4], vec![])),
+            ("state", state),
+        ]);
+        let bytes = bytes.unwrap();
+        let file = Checkpoint::parse(Path::new("x.pt"), &bytes).unwrap();
+        let tensors = file.tensors(file.root()).unwrap();
+        assert_eq!(tensors.map["w"].shape, [2, 3]);
+        assert_eq!(tensors.map["w"].values, [1., 2., 3., 4., 5., 6.]);
+        assert_eq!(tensors.map["n"].values, [7., -7.]);
+        assert_eq!(tensors.map["k"].shape, []);
+        assert_eq!(tensors.map["none"].shape, [0, 4]);
+        let state = file.pickle.get(file.root(), "state").unwrap();
+        let in_state = |key| file.pickle.get(state, key).unwrap();
+        assert!(matches!(in_state("k"), Value::Int(-3)));
+        assert!(matches!(in_state("name"), Value::Str(s) if **s == *"é"));
+    }
+
+    /// Every place of a view, by the definition of a stride.
+    #[test]
+    fn a_view_has_the_numbers_its_strides_say() {
+        let places = places(1, &[2, 1, 3], &[7, 100, 2]);
+        assert_eq!(places, [1, 3, 5, 8, 10, 12]);
+    }
+}

@@ -2,6 +2,7 @@
 """Small autoencoders in the files of other tools, made by those tools, and a check of ours in them.
 
 usage: make_pt_fixtures.py make DIR      writes the fixtures: once, they are committed
+       make_pt_fixtures.py seeds DIR     writes the fuzz targets' seeds: once, they are committed (fuzz/seeds)
        make_pt_fixtures.py check DIR     loads what Inscape wrote to DIR with the tools themselves
 
 Python 3.10 or later. In an environment of its own:
@@ -238,6 +239,43 @@ def make(root):
     make_types(root)
 
 
+# --- Seeds for fuzzing -------------------------------------------------------------------------------------
+
+
+def seeds(root):
+    """Files with as little in them as the formats allow: d = 2, F = 3."""
+    import zipfile
+
+    from dictionary_learning.dictionary import AutoEncoder, GatedAutoEncoder, JumpReluAutoEncoder
+    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKSAE
+
+    for target in ("pickle", "pt", "npz", "folder"):
+        os.makedirs(os.path.join(root, target), exist_ok=True)
+    place = lambda target, name: os.path.join(root, target, name)
+    modules = [AutoEncoder(2, 3), GatedAutoEncoder(2, 3), JumpReluAutoEncoder(2, 3),
+               MatryoshkaBatchTopKSAE(2, 3, 1, [1, 2])]
+    for seed, module in enumerate(modules):
+        name = type(module).__name__.lower()
+        torch.save(randomize(module, seed).state_dict(), place("pt", name + ".pt"))
+        with zipfile.ZipFile(place("pt", name + ".pt")) as file, open(place("pickle", name), "wb") as out:
+            out.write(file.read(name + "/data.pkl"))
+    state = {"step": 1, "ae": modules[0].state_dict(), "config": {"layer": 3, "lr": 0.1}, "norm_factor": 2.0}
+    torch.save(state, place("pt", "running.pt"))
+    sizes = {"W_enc": (2, 2, 3), "W_dec": (3, 2, 2), "b_enc": (3,), "b_dec": (2, 2)}
+    torch.save({name: torch.ones(size) for name, size in sizes.items()}, place("pt", "crosscoder.pt"))
+    small = {name: np.ones(size, np.float32) for name, size in
+             {"W_enc": (2, 3), "W_dec": (3, 2), "b_enc": 3, "b_dec": 2, "threshold": 3}.items()}
+    np.savez(place("npz", "stored.npz"), **small)
+    np.savez_compressed(place("npz", "deflated.npz"), **small)
+    config = {"architecture": "topk", "d_in": 2, "d_sae": 3, "k": 1, "dtype": "float32", "apply_b_dec_to_input": True,
+              "normalize_activations": "none", "metadata": {"sae_lens_version": "6.0.0"}}
+    from safetensors.torch import save as to_bytes
+
+    weights = to_bytes({name: torch.from_numpy(a.copy()) for name, a in small.items() if name != "threshold"})
+    with open(place("folder", "topk"), "wb") as out:
+        out.write(json.dumps(config).encode() + b"\0" + weights)
+
+
 # --- What Inscape writes -----------------------------------------------------------------------------------
 
 
@@ -276,7 +314,7 @@ def check(root):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("make", "check"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("make", "seeds", "check"):
         sys.exit(__doc__)
     with torch.no_grad() if sys.argv[1] == "check" else torch.enable_grad():
-        {"make": make, "check": check}[sys.argv[1]](sys.argv[2])
+        {"make": make, "seeds": seeds, "check": check}[sys.argv[1]](sys.argv[2])
