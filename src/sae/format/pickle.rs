@@ -16,7 +16,7 @@ use std::rc::Rc;
 use super::bytes::{Bytes, count};
 
 /// Bytes that a pickle may have. That of an autoencoder has a few thousand.
-pub(super) const LONGEST: usize = 1 << 20;
+pub(super) const LONGEST: usize = 1 << 18;
 /// Marks that may be open at once.
 const DEEPEST: usize = 256;
 /// Dimensions that a tensor may have.
