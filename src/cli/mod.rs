@@ -16,6 +16,7 @@ mod devices;
 mod hooks;
 mod report;
 mod sae;
+mod sae_files;
 mod tour;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{DeviceOption, Failure, bar, capture::open_text, print_json, rows};
+use super::{DeviceOption, Failure, bar, capture::open_text, print_json, rows, sae_files};
 use crate::capture::store::{Source, write_whole};
 use crate::device::block_on;
 use crate::model;
@@ -18,6 +18,10 @@ pub(super) enum Sub {
     Train(Box<Train>),
     /// Measure an autoencoder on stored activations, and in its model.
     Eval(Eval),
+    /// Write an autoencoder in another tool's format.
+    Convert(sae_files::Convert),
+    /// Describe an autoencoder of any tool.
+    Show(sae_files::Show),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -83,7 +87,7 @@ pub(super) struct Train {
 
 #[derive(Debug, Args)]
 pub(super) struct Eval {
-    /// The autoencoder's directory.
+    /// The autoencoder: its directory, or another tool's directory or weight file.
     sae: PathBuf,
     /// A store directory, STORE:HOOK, or FILE.safetensors[:TENSOR].
     source: String,
@@ -116,6 +120,8 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
     match sub {
         Sub::Train(options) => train(options),
         Sub::Eval(options) => eval(options),
+        Sub::Convert(options) => sae_files::convert(options),
+        Sub::Show(options) => sae_files::show(options),
     }
 }
 
@@ -205,7 +211,7 @@ fn train(options: &Train) -> Result<(), Failure> {
 fn eval(options: &Eval) -> Result<(), Failure> {
     let device = options.device.open()?;
     refuse_unfinished(&options.sae)?;
-    let (sae, metadata) = format::load(&options.sae, device.tensor())?;
+    let format::Loaded { sae, metadata, .. } = format::read(&options.sae, None, device.tensor())?;
     let trained = metadata["hook_name"].as_str().map(str::to_owned);
     let is_store = Path::new(&options.source).is_dir();
     let hook = options
@@ -238,10 +244,10 @@ fn eval(options: &Eval) -> Result<(), Failure> {
         density_histogram,
         spliced,
     };
-    write_whole(
-        &options.sae.join(EVALUATION),
-        &serde_json::to_vec_pretty(&found)?,
-    )?;
+    if options.sae.is_dir() {
+        let text = serde_json::to_vec_pretty(&found)?;
+        write_whole(&options.sae.join(EVALUATION), &text)?;
+    }
     if options.json {
         print_json(&found)
     } else {

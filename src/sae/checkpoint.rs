@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
-use super::format::{self, Named, TensorReader, malformed};
+use super::format::{self, Named, Tensors, malformed};
 use super::session::RunInfo;
 use super::train::{AllMoments, dead_latents};
 use super::{Error, Sae, Trainer};
@@ -109,7 +109,6 @@ pub(super) async fn checkpoint(trainer: &Trainer, info: &RunInfo, dir: &Path) ->
 /// The state that [`checkpoint`] wrote.
 pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Error> {
     let bytes = format::read_file(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(path, e))?;
     let state = header
         .metadata()
@@ -118,25 +117,30 @@ pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Tr
         .cloned()
         .unwrap_or_default();
     let state: CheckpointInfo = serde_json::from_str(&state).map_err(|e| malformed(path, e))?;
-    let reader = TensorReader {
-        path,
-        file: &file,
-        device: device.tensor(),
-    };
+    let tensors = Tensors::parse(path, &bytes)?;
     let (d_sae, d_in) = (info.config.d_sae, info.d_in);
-    let wide = |name: &str| reader.r2(name, [d_sae, d_in]);
+    let on = device.tensor();
+    let wide = |name: &str| tensors.r2(name, [d_sae, d_in], on);
     let sae = Sae::topk(
         [wide("w_enc")?, wide("w_dec")?],
-        [reader.r1("b_enc", d_sae)?, reader.r1("b_dec", d_in)?],
+        [
+            tensors.r1("b_enc", d_sae, on)?,
+            tensors.r1("b_dec", d_in, on)?,
+        ],
         info.config.k,
     );
     let mut moments = AllMoments::zeros(&sae);
     (moments.w_enc.m, moments.w_enc.v) = (wide("m.w_enc")?, wide("v.w_enc")?);
     (moments.w_dec.m, moments.w_dec.v) = (wide("m.w_dec")?, wide("v.w_dec")?);
-    (moments.b_enc.m, moments.b_enc.v) =
-        (reader.r1("m.b_enc", d_sae)?, reader.r1("v.b_enc", d_sae)?);
-    (moments.b_dec.m, moments.b_dec.v) = (reader.r1("m.b_dec", d_in)?, reader.r1("v.b_dec", d_in)?);
-    let silent: Tensor<1> = reader.r1("silent", d_sae)?;
+    (moments.b_enc.m, moments.b_enc.v) = (
+        tensors.r1("m.b_enc", d_sae, on)?,
+        tensors.r1("v.b_enc", d_sae, on)?,
+    );
+    (moments.b_dec.m, moments.b_dec.v) = (
+        tensors.r1("m.b_dec", d_in, on)?,
+        tensors.r1("v.b_dec", d_in, on)?,
+    );
+    let silent: Tensor<1> = tensors.r1("silent", d_sae, on)?;
     if let Some(f) = state.dead.iter().find(|f| !(0..d_sae as i64).contains(*f)) {
         return Err(malformed(path, format!("dead latent {f} of {d_sae}")));
     }
@@ -145,10 +149,7 @@ pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Tr
     Ok(Trainer {
         moments,
         silent,
-        dead: dead_latents(
-            state.dead.iter().map(|f| *f as i32).collect(),
-            device.tensor(),
-        ),
+        dead: dead_latents(state.dead.iter().map(|f| *f as i32).collect(), on),
         ..trainer
     })
 }

@@ -336,7 +336,7 @@ fn archives_made_to_harm_are_named() {
         &zip(&[pickle.clone(), zeros.clone()]),
         &["unpack", "refused"],
     );
-    refused_npz(&zip(&[zeros.clone()]), &["unpack", "refused"]);
+    refused_npz(&zip(std::slice::from_ref(&zeros)), &["unpack", "refused"]);
     // One that says it is small, and one that says it is larger than it is.
     let small = Entry {
         size: 1000,

@@ -12,24 +12,60 @@ use super::*;
 
 /// Every fixture, and what it is.
 const FIXTURES: [(&str, Format, &str); 14] = [
-    ("dl_standard", Format::DictionaryLearning, "standard"),
-    ("dl_standard_long", Format::DictionaryLearning, "standard"),
-    ("dl_april", Format::DictionaryLearning, "standard"),
-    ("dl_gated", Format::DictionaryLearning, "gated"),
-    ("dl_jumprelu", Format::DictionaryLearning, "jumprelu"),
-    ("dl_topk", Format::DictionaryLearning, "topk"),
-    ("dl_batchtopk", Format::DictionaryLearning, "batchtopk"),
     (
-        "dl_batchtopk_young",
+        "dictionary_learning/standard",
+        Format::DictionaryLearning,
+        "standard",
+    ),
+    (
+        "dictionary_learning/standard_long",
+        Format::DictionaryLearning,
+        "standard",
+    ),
+    (
+        "dictionary_learning/april",
+        Format::DictionaryLearning,
+        "standard",
+    ),
+    (
+        "dictionary_learning/gated",
+        Format::DictionaryLearning,
+        "gated",
+    ),
+    (
+        "dictionary_learning/jumprelu",
+        Format::DictionaryLearning,
+        "jumprelu",
+    ),
+    (
+        "dictionary_learning/topk",
+        Format::DictionaryLearning,
+        "topk",
+    ),
+    (
+        "dictionary_learning/batchtopk",
         Format::DictionaryLearning,
         "batchtopk",
     ),
-    ("dl_matryoshka", Format::DictionaryLearning, "batchtopk"),
-    ("dl_backup", Format::DictionaryLearning, "topk"),
-    ("oa_relu", Format::OpenAi, "standard"),
-    ("oa_topk", Format::OpenAi, "topk"),
-    ("crosscoder", Format::Crosscoder, "standard"),
-    ("gemma", Format::GemmaScope, "jumprelu"),
+    (
+        "dictionary_learning/batchtopk_young",
+        Format::DictionaryLearning,
+        "batchtopk",
+    ),
+    (
+        "dictionary_learning/matryoshka",
+        Format::DictionaryLearning,
+        "batchtopk",
+    ),
+    (
+        "dictionary_learning/backup",
+        Format::DictionaryLearning,
+        "topk",
+    ),
+    ("openai/relu", Format::OpenAi, "standard"),
+    ("openai/topk", Format::OpenAi, "topk"),
+    ("crosscoder/two_models", Format::Crosscoder, "standard"),
+    ("gemma_scope/stored", Format::GemmaScope, "jumprelu"),
 ];
 
 pub fn data(name: &str) -> PathBuf {
@@ -103,16 +139,20 @@ fn what_the_tools_wrote_gives_their_outputs() {
         println!("{name}: {d:.1e}");
         assert!(d <= 1e-5, "{name}: {d}");
     }
-    let packed = read(&data("gemma_packed"), Format::GemmaScope).unwrap();
-    let d = from_the_tool(&data("gemma_packed"), &packed);
+    let packed = read(&data("gemma_scope/deflated"), Format::GemmaScope).unwrap();
+    let d = from_the_tool(&data("gemma_scope/deflated"), &packed);
     assert!(d <= 1e-5, "{d}");
 }
 
 /// The planted fault: outputs that one changed weight must move.
 #[test]
 fn the_comparison_sees_one_weight() {
-    let mut loaded = read(&data("dl_gated"), Format::DictionaryLearning).unwrap();
-    let folder = data("dl_gated");
+    let mut loaded = read(
+        &data("dictionary_learning/gated"),
+        Format::DictionaryLearning,
+    )
+    .unwrap();
+    let folder = data("dictionary_learning/gated");
     assert!(from_the_tool(&folder, &loaded) <= 1e-5);
     loaded.sae.b_dec = loaded.sae.b_dec.slice_fill(2..3, 0.001);
     assert!(from_the_tool(&folder, &loaded) > 1e-3);
@@ -199,7 +239,11 @@ fn ours(folder: &Path, loaded: &Loaded) {
 
 #[test]
 fn settings_are_kept() {
-    let loaded = read(&data("dl_matryoshka"), Format::DictionaryLearning).unwrap();
+    let loaded = read(
+        &data("dictionary_learning/matryoshka"),
+        Format::DictionaryLearning,
+    )
+    .unwrap();
     let trainer = &loaded.metadata["dictionary_learning"]["trainer"];
     assert_eq!(trainer["dict_class"], "MatryoshkaBatchTopKSAE");
     assert_eq!(trainer["group_sizes"], json!([6, 6, 12]));
@@ -210,11 +254,15 @@ fn settings_are_kept() {
     );
     assert_eq!(loaded.sae.k(), Some(3));
 
-    let loaded = read(&data("dl_backup"), Format::DictionaryLearning).unwrap();
+    let loaded = read(
+        &data("dictionary_learning/backup"),
+        Format::DictionaryLearning,
+    )
+    .unwrap();
     let trainer = &loaded.metadata["dictionary_learning"]["trainer"];
     assert_eq!(trainer["layer"], 3);
 
-    let loaded = read(&data("crosscoder"), Format::Crosscoder).unwrap();
+    let loaded = read(&data("crosscoder/two_models"), Format::Crosscoder).unwrap();
     assert_eq!((loaded.sae.sites, loaded.sae.d_in()), (2, 16));
     assert_eq!(loaded.metadata["model_name"], "gemma-2-2b");
 }
@@ -224,11 +272,11 @@ fn settings_are_kept() {
 fn a_bare_file_is_read_by_its_tensors_or_its_settings() {
     let dir = tempfile::tempdir().unwrap();
     for (name, activation) in [
-        ("dl_standard", "standard"),
-        ("dl_april", "standard"),
-        ("dl_gated", "gated"),
-        ("dl_jumprelu", "jumprelu"),
-        ("dl_matryoshka", "batchtopk"),
+        ("dictionary_learning/standard", "standard"),
+        ("dictionary_learning/april", "standard"),
+        ("dictionary_learning/gated", "gated"),
+        ("dictionary_learning/jumprelu", "jumprelu"),
+        ("dictionary_learning/matryoshka", "batchtopk"),
     ] {
         let path = dir.path().join("some.pt");
         std::fs::copy(data(name).join("ae.pt"), &path).unwrap();
@@ -238,7 +286,7 @@ fn a_bare_file_is_read_by_its_tensors_or_its_settings() {
     }
     let checkpoints = dir.path().join("checkpoints");
     std::fs::create_dir(&checkpoints).unwrap();
-    for name in ["dl_topk", "dl_batchtopk"] {
+    for name in ["dictionary_learning/topk", "dictionary_learning/batchtopk"] {
         let path = checkpoints.join("ae_100.pt");
         std::fs::copy(data(name).join("ae.pt"), &path).unwrap();
         std::fs::remove_file(dir.path().join("config.json")).ok();
@@ -266,7 +314,11 @@ fn a_bare_file_is_read_by_its_tensors_or_its_settings() {
 fn settings_that_do_not_fit_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let with = |trainer: Value| {
-        std::fs::copy(data("dl_topk").join("ae.pt"), dir.path().join("ae.pt")).unwrap();
+        std::fs::copy(
+            data("dictionary_learning/topk").join("ae.pt"),
+            dir.path().join("ae.pt"),
+        )
+        .unwrap();
         let config = json!({"trainer": trainer}).to_string();
         std::fs::write(dir.path().join("config.json"), config).unwrap();
         read(dir.path(), Format::DictionaryLearning)
@@ -281,14 +333,22 @@ fn settings_that_do_not_fit_are_named() {
     assert_eq!(plain.sae.k(), Some(3));
     with(json!(["not", "settings"])).unwrap_err();
 
-    let error = read(&data("gemma"), Format::OpenAi).unwrap_err();
+    let error = read(&data("gemma_scope/stored"), Format::OpenAi).unwrap_err();
     assert!(matches!(error, Error::Io { .. }));
     says(error, &["autoencoder.pt"]);
-    let error = read(&data("dl_gated").join("ae.pt"), Format::Crosscoder).unwrap_err();
+    let error = read(
+        &data("dictionary_learning/gated").join("ae.pt"),
+        Format::Crosscoder,
+    )
+    .unwrap_err();
     says(error, &["ae.pt", "W_enc", "missing"]);
-    let error = read(&data("dl_jumprelu").join("ae.pt"), Format::Crosscoder).unwrap_err();
+    let error = read(
+        &data("dictionary_learning/jumprelu").join("ae.pt"),
+        Format::Crosscoder,
+    )
+    .unwrap_err();
     says(error, &["ae.pt", "W_enc", "three dimensions"]);
-    let error = read(&data("types").join("types.pt"), Format::DictionaryLearning).unwrap_err();
+    let error = read(&data("pt").join("types.pt"), Format::DictionaryLearning).unwrap_err();
     says(error, &["types.pt", "no autoencoder"]);
 }
 
@@ -304,9 +364,9 @@ fn what_a_format_cannot_hold_is_refused() {
         says(error, words);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     };
-    refused(&sae, Format::OpenAi, &["normalises", "TopK"]);
+    refused(&sae, Format::OpenAi, &["openai", "normalises", "TopK"]);
     refused(&sae, Format::Crosscoder, &["crosscoder", "topk"]);
-    refused(&sae, Format::GemmaScope, &["Gemma Scope", "topk"]);
+    refused(&sae, Format::GemmaScope, &["gemma_scope", "topk"]);
     let skip = Sae {
         w_skip: Some(t2(&[0.5; 36], 6, &device)),
         ..sae.clone()
@@ -314,7 +374,7 @@ fn what_a_format_cannot_hold_is_refused() {
     refused(
         &skip,
         Format::DictionaryLearning,
-        &["dictionary_learning", "skip"],
+        &["dictionary_learning", "transcoder"],
     );
     let sites = Sae {
         sites: 2,
@@ -327,7 +387,7 @@ fn what_a_format_cannot_hold_is_refused() {
         subtract_b_dec: false,
         ..sae
     };
-    refused(&narrow, Format::DictionaryLearning, &["different widths"]);
+    refused(&narrow, Format::DictionaryLearning, &["transcoder"]);
 }
 
 /// An autoencoder that takes `b_dec` from its input, in a format whose autoencoders do not, and the
@@ -387,5 +447,61 @@ fn subtracting_b_dec_or_not_is_the_same_function_on_disk() {
             difference(&a, &c) > 1e-2,
             "the flag alone is another function"
         );
+    }
+}
+
+/// A folder by its file's name, a file of any name by its tensors.
+#[test]
+fn the_format_is_told_by_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, format, _) in FIXTURES {
+        let folder = data(name);
+        assert_eq!(format::detect(&folder).unwrap(), format, "{name}");
+        let files = std::fs::read_dir(&folder).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        let weights = |file: &PathBuf| file.extension().is_some_and(|e| e == "pt" || e == "npz");
+        for file in files.filter(weights) {
+            let extension = file.extension().unwrap();
+            let copy = dir.path().join("some").with_extension(extension);
+            std::fs::copy(&file, &copy).unwrap();
+            assert_eq!(format::detect(&copy).unwrap(), format, "{name}");
+        }
+    }
+}
+
+/// A format whose rows are not normalised does not take weights that need it.
+#[test]
+fn normalised_rows_stay_with_their_format() {
+    let loaded = read(&data("openai/topk"), Format::OpenAi).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    for format in [
+        Format::SaeLens,
+        Format::DictionaryLearning,
+        Format::Sparsify,
+    ] {
+        let path = dir.path().join("sae");
+        let error = write(&loaded.sae, &loaded.metadata, &path, format).unwrap_err();
+        says(error, &[format.name(), "normalised rows"]);
+        assert!(!path.exists());
+    }
+    let raw = read(&data("openai/relu"), Format::OpenAi).unwrap();
+    let metadata = json!({"normalize_activations": "layer_norm"});
+    let error = write(&raw.sae, &metadata, dir.path(), Format::OpenAi).unwrap_err();
+    says(error, &["openai", "ReLU", "normalised rows"]);
+}
+
+/// Where a threshold is below 0 our activation lets negative latents through, and the tools' do not.
+#[test]
+fn a_threshold_below_0_is_refused() {
+    let device = Device::cpu();
+    let threshold = t1(&[-0.1], &device);
+    let sae = Sae {
+        activation: Activation::BatchTopK { k: 3, threshold },
+        ..random_sae(3, 6, 14, 3, &device)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    for format in [Format::DictionaryLearning, Format::GemmaScope] {
+        let error = write(&sae, &Value::Null, dir.path(), format).unwrap_err();
+        says(error, &[format.name(), "threshold"]);
     }
 }

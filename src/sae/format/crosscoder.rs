@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::dictionary_learning::read_json;
-use super::plain::{across, matrix, no_place, rows, subtracting, vector};
+use super::plain::{across, matrix, no_place, rows, vector};
 use super::pt::{self, Checkpoint, Entry};
-use super::{Error, Format, Loaded, malformed, read_file};
+use super::{
+    Error, Format, Loaded, cannot, make_parent, malformed, read_file, read_json, subtracting,
+    write_json,
+};
 use crate::capture::store::write_whole;
 use crate::sae::{Activation, Sae};
 
+const FORMAT: Format = Format::Crosscoder;
+/// Where its settings are in our metadata.
 const NAME: &str = "crosscoder";
 const WEIGHTS: &str = "cc_weights.pt";
 const CONFIG: &str = "cfg.json";
@@ -69,7 +73,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], device: &Device) -> Result<Loaded
             ..rows(&tensors, Activation::Relu, device)?
         },
         metadata: json!({}),
-        format: Format::Crosscoder,
+        format: FORMAT,
     })
 }
 
@@ -80,11 +84,11 @@ pub(super) fn parse(path: &Path, bytes: &[u8], device: &Device) -> Result<Loaded
 /// written.
 pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<(), Error> {
     if !matches!(sae.activation, Activation::Relu) {
-        return Err(no_place(sae, NAME));
+        return Err(no_place(sae, FORMAT));
     }
     if sae.w_skip.is_some() || sae.d_in() != sae.d_out() || sae.d_in() % sae.sites != 0 {
-        let reason = "a crosscoder's file holds sites of one width, read and written, and no skip";
-        return Err(Error::Config(reason.into()));
+        let what = "a transcoder, nor sites of several widths";
+        return Err(cannot(FORMAT, what));
     }
     let sae = subtracting(sae.clone(), false);
     let (n, d, f) = (sae.sites, sae.d_in() / sae.sites, sae.d_sae());
@@ -101,6 +105,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
         ("b_dec", Entry::F32(vec![n, d], vector(&sae.b_dec).await?)),
     ];
     let weights = weights(path);
+    make_parent(&weights)?;
     let bytes = pt::write(dict).map_err(|e| malformed(&weights, e))?;
     write_whole(&weights, &bytes)?;
     let mut config = match &metadata[NAME] {
@@ -110,7 +115,5 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
     config["d_in"] = d.into();
     config["dict_size"] = f.into();
     config["enc_dtype"] = "fp32".into();
-    let text = serde_json::to_vec_pretty(&config).expect("a JSON value serialises");
-    write_whole(&weights.with_file_name(CONFIG), &text)?;
-    Ok(())
+    write_json(&weights.with_file_name(CONFIG), &config)
 }

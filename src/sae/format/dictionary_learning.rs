@@ -7,15 +7,18 @@ use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
 use super::pickle::{self, Pickle};
-use super::plain::{
-    across, filled, kept, linear, matrix, no_place, rows, single, subtracting, threshold, vector,
-};
+use super::plain::{across, filled, kept, linear, matrix, no_place, rows, single, theta, vector};
 use super::pt::{self, Checkpoint, Entry};
 use super::tensors::Tensors;
-use super::{Error, Format, Loaded, malformed, read_file};
+use super::{
+    Error, Format, Loaded, cannot, least, make_parent, malformed, read_file, read_json,
+    subtracting, write_json,
+};
 use crate::capture::store::write_whole;
 use crate::sae::{Activation, Sae};
 
+const FORMAT: Format = Format::DictionaryLearning;
+/// Where its settings are in our metadata.
 const NAME: &str = "dictionary_learning";
 const WEIGHTS: &str = "ae.pt";
 const CONFIG: &str = "config.json";
@@ -55,10 +58,6 @@ fn config_of(weights: &Path) -> Option<PathBuf> {
     Some(dir.join(CONFIG)).filter(|path| path.is_file())
 }
 
-pub(super) fn read_json(path: &Path) -> Result<Value, Error> {
-    serde_json::from_slice(&read_file(path)?).map_err(|e| malformed(path, e))
-}
-
 /// The same for the bytes of a file, whose `config.json` this is, or null.
 pub(super) fn parse(
     path: &Path,
@@ -85,7 +84,7 @@ pub(super) fn parse(
     Ok(Loaded {
         sae,
         metadata,
-        format: Format::DictionaryLearning,
+        format: FORMAT,
     })
 }
 
@@ -157,7 +156,7 @@ fn autoencoder(
         }
         "JumpReluAutoEncoder" => {
             let [_, d_sae] = filled(t, "W_enc")?;
-            let threshold = threshold(t, d_sae, device)?;
+            let threshold = theta(t, d_sae, device)?;
             Sae {
                 subtract_b_dec: false,
                 ..rows(t, Activation::JumpRelu { threshold }, device)?
@@ -302,7 +301,13 @@ fn unit_decoder(tensors: &mut Tensors) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Config`] for what the tool has no class for; a file could not be written.
 pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<(), Error> {
-    single(sae, NAME)?;
+    single(sae, FORMAT)?;
+    if least(sae).await? < 0.0 {
+        return Err(cannot(
+            FORMAT,
+            "a threshold below 0, which it applies behind a ReLU",
+        ));
+    }
     let mut config = match &metadata[NAME] {
         Value::Object(config) => Value::Object(config.clone()),
         _ => json!({}),
@@ -312,11 +317,11 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
     }
     let (class, dict) = state_dict(sae, &config).await?;
     let alone = path.extension().is_some_and(|e| e == "pt");
-    let weights = if alone {
-        path.into()
-    } else {
-        path.join(WEIGHTS)
+    let weights = match alone {
+        true => path.into(),
+        false => path.join(WEIGHTS),
     };
+    make_parent(&weights)?;
     let bytes = pt::write(dict).map_err(|e| malformed(&weights, e))?;
     write_whole(&weights, &bytes)?;
     if alone {
@@ -332,9 +337,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
     if trainer["lm_name"].is_null() && metadata["model_name"].is_string() {
         trainer["lm_name"] = metadata["model_name"].clone();
     }
-    let text = serde_json::to_vec_pretty(&config).expect("a JSON value serialises");
-    write_whole(&path.join(CONFIG), &text)?;
-    Ok(())
+    write_json(&path.join(CONFIG), &config)
 }
 
 type StateDict = Vec<(&'static str, Entry)>;
@@ -353,7 +356,7 @@ async fn state_dict(sae: &Sae, config: &Value) -> Result<(&'static str, StateDic
             let sae = subtracting(sae.clone(), true);
             let mut dict = linear_dict(&sae, ["gate_bias", "decoder_bias"]).await?;
             let Activation::Gated { r_mag, b_mag } = &sae.activation else {
-                return Err(no_place(&sae, NAME));
+                return Err(no_place(&sae, FORMAT));
             };
             let len = vec![sae.d_sae()];
             dict.push(("r_mag", Entry::F32(len.clone(), vector(r_mag).await?)));

@@ -6,14 +6,14 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::npz;
-use super::plain::{
-    across, filled, matrix, no_place, rows, single, subtracting, threshold, vector,
+use super::plain::{across, filled, matrix, no_place, rows, single, theta, vector};
+use super::{
+    Error, Format, Loaded, cannot, least, make_parent, malformed, read_file, subtracting, threshold,
 };
-use super::{Error, Format, Loaded, malformed, read_file};
 use crate::capture::store::write_whole;
 use crate::sae::{Activation, Sae};
 
-const NAME: &str = "Gemma Scope";
+const FORMAT: Format = Format::GemmaScope;
 const WEIGHTS: &str = "params.npz";
 
 fn weights(path: &Path) -> PathBuf {
@@ -38,31 +38,34 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
 pub(super) fn parse(path: &Path, bytes: &[u8], device: &Device) -> Result<Loaded, Error> {
     let tensors = npz::parse(path, bytes)?;
     let [_, d_sae] = filled(&tensors, "W_enc")?;
-    let threshold = threshold(&tensors, d_sae, device)?;
+    let threshold = theta(&tensors, d_sae, device)?;
     Ok(Loaded {
         sae: Sae {
             subtract_b_dec: false,
             ..rows(&tensors, Activation::JumpRelu { threshold }, device)?
         },
         metadata: json!({}),
-        format: Format::GemmaScope,
+        format: FORMAT,
     })
 }
 
 /// Writes an `.npz` file, or `params.npz` into a directory. A BatchTopK autoencoder is written with
-/// its threshold once a latent, which is the same function. Metadata have no place in it.
+/// its threshold once a latent and a ReLU one with 0, which is the same function. Metadata have no
+/// place in it.
 ///
 /// # Errors
 /// [`Error::Config`] for what the format cannot hold; a file could not be written.
 pub(super) async fn write(sae: &Sae, _: &Value, path: &Path) -> Result<(), Error> {
-    single(sae, NAME)?;
+    single(sae, FORMAT)?;
     let sae = subtracting(sae.clone(), false);
     let (d, f) = (sae.d_in(), sae.d_sae());
-    let threshold = match &sae.activation {
-        Activation::JumpRelu { threshold } => threshold.clone(),
-        Activation::BatchTopK { threshold, .. } => threshold.clone().expand([f]),
-        _ => return Err(no_place(&sae, NAME)),
-    };
+    let threshold = threshold(&sae).ok_or_else(|| no_place(&sae, FORMAT))?;
+    if least(&sae).await? < 0.0 {
+        return Err(cannot(
+            FORMAT,
+            "a threshold below 0, which it applies behind a ReLU",
+        ));
+    }
     let arrays = vec![
         ("W_enc", vec![d, f], across(&sae.w_enc).await?),
         ("W_dec", vec![f, d], matrix(&sae.w_dec).await?),
@@ -71,6 +74,7 @@ pub(super) async fn write(sae: &Sae, _: &Value, path: &Path) -> Result<(), Error
         ("threshold", vec![f], vector(&threshold).await?),
     ];
     let path = weights(path);
+    make_parent(&path)?;
     let bytes = npz::write(arrays).map_err(|e| malformed(&path, e))?;
     write_whole(&path, &bytes)?;
     Ok(())

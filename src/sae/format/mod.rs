@@ -1,85 +1,244 @@
-//! Autoencoders on disk: `sae_weights.safetensors` and `cfg.json` with SAELens 6's names and
-//! shapes (`topk`, acting on raw activations, `x − b_dec` before the encoder), so that what is
-//! written here opens there. Our own settings lie under `metadata.inscape`.
+//! Autoencoders on disk: our own directories, and those of the field's other tools.
+//!
+//! Ours are SAELens's ([`Format::SaeLens`]): `sae_weights.safetensors` and `cfg.json` with SAELens 6's
+//! names and shapes, acting on raw activations, so that what is written here opens there; our own
+//! settings lie under `metadata.inscape`. [`save`] and [`load`] know only these. [`read`] and
+//! [`write`] know every [`Format`], and [`detect`] tells which one lies at a path.
+//!
+//! Reading folds into the weights what another tool does around them (scaled inputs, latents scaled
+//! by decoder norms), so that a [`Sae`] gives that tool's latents for raw activations. What cannot be
+//! folded, and what a format cannot hold, is refused by name.
 
 mod archive;
 mod bytes;
+mod circuit_tracer;
 mod crosscoder;
+mod detect;
 mod dictionary_learning;
 mod gemma_scope;
+mod gemma_scope_2;
+mod llama_scope;
 pub mod neuronpedia;
 mod npz;
 mod openai;
 mod pickle;
 mod plain;
 mod pt;
+mod saelens;
+mod sparsify;
+mod summary;
 mod tensors;
 
-use std::path::Path;
+use std::fmt::{self, Display};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use serde_json::{Value, json};
+use burn::tensor::{Device, Tensor};
+use safetensors::{Dtype, tensor::TensorView};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::{Error, Sae};
+use super::{Activation, Error, Sae};
 use crate::capture::store::write_whole;
 use crate::device;
 
+pub use detect::detect;
 pub use openai::layer_norm;
+pub use summary::{Range, Summary, summary};
+pub(super) use tensors::Tensors;
 
-/// A tool's way to keep an autoencoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Name of the weight file.
+pub const WEIGHTS: &str = "sae_weights.safetensors";
+/// Name of the configuration file.
+pub const CONFIG: &str = "cfg.json";
+
+/// Whose files they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Format {
-    /// `ae.pt` and `config.json` of dictionary_learning.
+    /// SAELens 6 and, for reading, those before; ours. A directory with `sae_weights.safetensors` and
+    /// `cfg.json`.
+    #[serde(rename = "saelens")]
+    SaeLens,
+    /// EleutherAI's sparsify: a directory with `sae.safetensors` and `cfg.json`.
+    Sparsify,
+    /// dictionary_learning: a directory with `ae.pt` and `config.json`, or a `.pt` file. The state of
+    /// a run that is not over is read too. As in the tool's own loader, an `AutoEncoder`'s decoder is
+    /// made unit length. Its settings are under `metadata.dictionary_learning`.
     DictionaryLearning,
-    /// A `.pt` file of OpenAI's `sparse_autoencoder`.
-    OpenAi,
-    /// `cc_weights.pt` and `cfg.json` of a crosscoder.
-    Crosscoder,
-    /// `params.npz` of Gemma Scope 1.
+    /// Gemma Scope: `params.npz`. Those of the embedding act on what the model makes of it, `√d`
+    /// times as long.
     GemmaScope,
+    /// Gemma Scope 2: `params.safetensors` and `config.json`.
+    #[serde(rename = "gemma_scope_2")]
+    GemmaScope2,
+    /// One layer's transcoder of circuit-tracer: `layer_{i}.safetensors`.
+    CircuitTracer,
+    /// Llama Scope: `hyperparams.json` and `checkpoints/final.safetensors`.
+    LlamaScope,
+    /// OpenAI's sparse_autoencoder: one `.pt` file. Its TopK autoencoders act on rows that
+    /// [`layer_norm`] made, not on raw ones; `metadata.normalize_activations` is then `layer_norm`,
+    /// and no other format takes them.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// The crosscoders of model diffing: `cc_weights.pt` and `cfg.json`, which is under
+    /// `metadata.crosscoder`.
+    Crosscoder,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::SaeLens,
+        Self::Sparsify,
+        Self::DictionaryLearning,
+        Self::GemmaScope,
+        Self::GemmaScope2,
+        Self::CircuitTracer,
+        Self::LlamaScope,
+        Self::OpenAi,
+        Self::Crosscoder,
+    ];
+
+    /// Its name, as the command line takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SaeLens => "saelens",
+            Self::Sparsify => "sparsify",
+            Self::DictionaryLearning => "dictionary_learning",
+            Self::GemmaScope => "gemma_scope",
+            Self::GemmaScope2 => "gemma_scope_2",
+            Self::CircuitTracer => "circuit_tracer",
+            Self::LlamaScope => "llama_scope",
+            Self::OpenAi => "openai",
+            Self::Crosscoder => "crosscoder",
+        }
+    }
+}
+
+impl Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|f| f.name() == text);
+        found.ok_or_else(|| Error::Config(format!("no format `{text}`; there are {}", known())))
+    }
 }
 
 /// An autoencoder that was read.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The autoencoder.
+    /// The autoencoder, for raw activations (but see [`Format::OpenAi`]).
     pub sae: Sae,
-    /// What the file says beside it.
+    /// What the files say about where it belongs, by SAELens's names: `model_name`, `hook_name`, and
+    /// whatever else they hold.
     pub metadata: Value,
-    /// What it was read as.
+    /// Whose files they were.
     pub format: Format,
 }
 
-/// Reads an autoencoder of this format.
+/// Reads an autoencoder of this format, or of the one that [`detect`] finds.
 ///
 /// # Errors
-/// Names the file, and the tensor or setting that does not fit.
+/// Names the file, and the tensor with its shape or the setting that does not fit.
+///
+/// # Cost
+/// The file beside its values in f32, and then these beside the autoencoder.
+///
+/// ```
+/// use inscape::sae::{Activation, Sae, format::{self, Format}};
+/// # use inscape::{Device, device::block_on};
+/// # use burn::tensor::Tensor;
+/// let on = Device::cpu();
+/// let w = Tensor::<2>::eye(4, on.tensor());
+/// let b = Tensor::<1>::zeros([4], on.tensor());
+/// let sae = Sae::topk([w.clone(), w], [b.clone(), b], 2);
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("sae");
+/// let about = serde_json::json!({"hook_name": "blocks.3.hook_resid_post"});
+/// block_on(format::write(&sae, &about, &path, Format::Sparsify))?;
+///
+/// let back = format::read(&path, None, on.tensor())?;
+/// assert_eq!(back.format, Format::Sparsify);
+/// assert!(matches!(back.sae.activation, Activation::TopK { k: 2 }));
+/// assert_eq!(back.metadata["hook_name"], "blocks.3.hook_resid_post");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn read(path: &Path, format: Option<Format>, device: &Device) -> Result<Loaded, Error> {
-    let format = format.ok_or_else(|| malformed(path, "which format?"))?;
+    let format = format.map_or_else(|| detect(path), Ok)?;
     match format {
+        Format::SaeLens => saelens::read(path, device),
+        Format::Sparsify => sparsify::read(path, device),
+        Format::GemmaScope2 => gemma_scope_2::read(path, device),
+        Format::CircuitTracer => circuit_tracer::read(path, device),
+        Format::LlamaScope => llama_scope::read(path, device),
         Format::DictionaryLearning => dictionary_learning::read(path, device),
+        Format::GemmaScope => gemma_scope::read(path, device),
         Format::OpenAi => openai::read(path, device),
         Format::Crosscoder => crosscoder::read(path, device),
-        Format::GemmaScope => gemma_scope::read(path, device),
     }
 }
 
-/// Reads an autoencoder of this format from the bytes of its one file: for fuzzing, which no folder
-/// should slow down.
+/// Writes an autoencoder in this format: a directory or a file, as [`Format`] says.
+///
+/// A [`BatchTopK`](Activation::BatchTopK) autoencoder is written as the JumpReLU autoencoder that it
+/// is when used; only the directories of SAELens and dictionary_learning say what it was. Where a format never takes `b_dec` from
+/// the input, or always does, the difference goes into `b_enc`.
+///
+/// # Errors
+/// Says what the format cannot hold. A file could not be written; the device failed.
+///
+/// # Cost
+/// The weights once more on the host.
+pub async fn write(sae: &Sae, metadata: &Value, path: &Path, format: Format) -> Result<(), Error> {
+    if sae.sites > 1 && !matches!(format, Format::SaeLens | Format::Crosscoder) {
+        return Err(cannot(format, "a crosscoder of several sites"));
+    }
+    if is_normalized(metadata) && format != Format::OpenAi {
+        return Err(cannot(format, "an autoencoder of normalised rows"));
+    }
+    match format {
+        Format::SaeLens => saelens::write(sae, metadata, path).await,
+        Format::Sparsify => sparsify::write(sae, metadata, path).await,
+        Format::GemmaScope2 => gemma_scope_2::write(sae, metadata, path).await,
+        Format::CircuitTracer => circuit_tracer::write(sae, metadata, path).await,
+        Format::LlamaScope => llama_scope::write(sae, metadata, path).await,
+        Format::DictionaryLearning => dictionary_learning::write(sae, metadata, path).await,
+        Format::GemmaScope => gemma_scope::write(sae, metadata, path).await,
+        Format::OpenAi => openai::write(sae, metadata, path).await,
+        Format::Crosscoder => crosscoder::write(sae, metadata, path).await,
+    }
+}
+
+/// Reads an autoencoder from the bytes of a format's one file of weights, as fuzzing does: what
+/// would lie beside it is not there.
+///
+/// # Errors
+/// Those of [`read`]; a format whose weights are no `.pt` or `.npz` file.
 #[doc(hidden)]
 pub fn read_bytes(bytes: &[u8], format: Format, device: &Device) -> Result<Loaded, Error> {
     let path = Path::new("bytes");
     match format {
         Format::DictionaryLearning => dictionary_learning::parse(path, bytes, Value::Null, device),
+        Format::GemmaScope => gemma_scope::parse(path, bytes, device),
         Format::OpenAi => openai::parse(path, bytes, device),
         Format::Crosscoder => crosscoder::parse(path, bytes, device),
-        Format::GemmaScope => gemma_scope::parse(path, bytes, device),
+        other => Err(Error::Config(format!("{other} is a folder"))),
     }
 }
 
-/// Reads a pickle of tensors and plain values, for fuzzing.
+/// Reads a pickle of tensors and plain values, as fuzzing does.
+///
+/// # Errors
+/// Says what is refused.
 #[doc(hidden)]
 pub fn read_pickle(bytes: &[u8]) -> Result<(), Error> {
     let pickle = pickle::Pickle::parse(bytes);
@@ -88,74 +247,28 @@ pub fn read_pickle(bytes: &[u8]) -> Result<(), Error> {
         .map_err(|e| malformed(Path::new("bytes"), e))
 }
 
-/// Writes an autoencoder in this format.
+/// Writes our own directory: the weights, then the configuration, each to a temporary file that is
+/// renamed. `metadata` goes into `cfg.json`'s `metadata`.
+///
+/// It holds every [`Sae`]. SAELens opens those whose architecture it has; what it lacks (a TopK
+/// transcoder) has an architecture there that it does not know.
 ///
 /// # Errors
-/// [`Error::Config`] for what the format cannot hold; a file could not be written; the device failed.
-pub async fn write(sae: &Sae, metadata: &Value, path: &Path, format: Format) -> Result<(), Error> {
-    match format {
-        Format::DictionaryLearning => dictionary_learning::write(sae, metadata, path).await,
-        Format::OpenAi => openai::write(sae, metadata, path).await,
-        Format::Crosscoder => crosscoder::write(sae, metadata, path).await,
-        Format::GemmaScope => gemma_scope::write(sae, metadata, path).await,
-    }
+/// A file could not be written; the device failed; `metadata` is neither null nor an object.
+pub async fn save(sae: &Sae, dir: &Path, metadata: Value) -> Result<(), Error> {
+    saelens::save(sae, dir, metadata).await
 }
 
-/// Name of the weight file.
-pub const WEIGHTS: &str = "sae_weights.safetensors";
-/// Name of the configuration file.
-pub const CONFIG: &str = "cfg.json";
+/// Reads a directory of SAELens's or ours, and its `metadata`.
+///
+/// # Errors
+/// Names the file, and the tensor or setting that does not fit.
+pub fn load(dir: &Path, device: &Device) -> Result<(Sae, Value), Error> {
+    saelens::read(dir, device).map(|loaded| (loaded.sae, loaded.metadata))
+}
 
 /// Named f32 tensors with their shapes.
 pub(super) type Named = Vec<(&'static str, Vec<usize>, Vec<f32>)>;
-
-/// Writes the weights, then the configuration, each to a temporary file that is renamed.
-/// `metadata` goes into `cfg.json`'s `metadata`.
-///
-/// # Errors
-/// A file could not be written; the device failed.
-pub async fn save(sae: &Sae, dir: &Path, metadata: Value) -> Result<(), Error> {
-    let tensors = vec![
-        (
-            "W_enc",
-            vec![sae.d_in(), sae.d_sae()],
-            device::read(sae.w_enc.clone().transpose()).await?,
-        ),
-        (
-            "b_enc",
-            vec![sae.d_sae()],
-            device::read(sae.b_enc.clone()).await?,
-        ),
-        (
-            "W_dec",
-            vec![sae.d_sae(), sae.d_in()],
-            device::read(sae.w_dec.clone()).await?,
-        ),
-        (
-            "b_dec",
-            vec![sae.d_in()],
-            device::read(sae.b_dec.clone()).await?,
-        ),
-    ];
-    write_whole(&dir.join(WEIGHTS), &serialize(&tensors, None))?;
-    let metadata = if metadata.is_null() {
-        json!({})
-    } else {
-        metadata
-    };
-    let config = json!({
-        // Version of the format. Without it SAELens takes the file for one from before 6.0 and
-        // drops its metadata.
-        "sae_lens_version": "6.0.0",
-        "architecture": "topk", "d_in": sae.d_in(), "d_sae": sae.d_sae(), "k": sae.k(),
-        "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": true,
-        "normalize_activations": "none", "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": false, "metadata": metadata,
-    });
-    let text = serde_json::to_vec_pretty(&config).expect("a JSON value serialises");
-    write_whole(&dir.join(CONFIG), &text)?;
-    Ok(())
-}
 
 pub(super) fn serialize(tensors: &Named, metadata: Option<String>) -> Vec<u8> {
     let bytes: Vec<Vec<u8>> = tensors
@@ -172,120 +285,134 @@ pub(super) fn serialize(tensors: &Named, metadata: Option<String>) -> Vec<u8> {
     safetensors::serialize(views, metadata).expect("plain tensors serialise")
 }
 
-/// Reads a TopK autoencoder and its `metadata`.
-///
-/// # Errors
-/// Names the file, and the tensor or setting that does not fit.
-pub fn load(dir: &Path, device: &Device) -> Result<(Sae, Value), Error> {
-    let config_path = dir.join(CONFIG);
-    let text = read_file(&config_path)?;
-    let config: Value = serde_json::from_slice(&text).map_err(|e| malformed(&config_path, e))?;
-    let k = config["k"].as_u64().unwrap_or(0) as usize;
-    for (field, wanted) in [
-        ("architecture", json!("topk")),
-        ("apply_b_dec_to_input", json!(true)),
-        ("normalize_activations", json!("none")),
-    ] {
-        if config[field] != wanted {
-            return Err(malformed(
-                &config_path,
-                format!("`{field}` is {}; only {wanted} is supported", config[field]),
-            ));
-        }
-    }
-    if config["rescale_acts_by_decoder_norm"] == json!(true) {
-        return Err(malformed(
-            &config_path,
-            "`rescale_acts_by_decoder_norm` is true: not supported",
-        ));
-    }
-    let sae = load_weights(&dir.join(WEIGHTS), k, device)?;
-    if k == 0 || k > sae.d_sae() {
-        return Err(malformed(
-            &config_path,
-            format!("k = {k} for {} latents", sae.d_sae()),
-        ));
-    }
-    Ok((sae, config["metadata"].clone()))
+/// A tensor as it will be written.
+async fn named<const D: usize>(
+    name: &'static str,
+    tensor: Tensor<D>,
+) -> Result<(&'static str, Vec<usize>, Vec<f32>), Error> {
+    let shape = tensor.dims().to_vec();
+    Ok((name, shape, device::read(tensor).await?))
 }
 
-fn load_weights(path: &Path, k: usize, device: &Device) -> Result<Sae, Error> {
-    let bytes = read_file(path)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| malformed(path, e))?;
-    let reader = TensorReader {
-        path,
-        file: &file,
-        device,
+/// θ of every latent `[d_sae]`, where a threshold is all that makes latents of pre-activations.
+fn threshold(sae: &Sae) -> Option<Tensor<1>> {
+    match &sae.activation {
+        Activation::JumpRelu { threshold } => Some(threshold.clone()),
+        Activation::BatchTopK { threshold, .. } => Some(threshold.clone().expand([sae.d_sae()])),
+        Activation::Relu => Some(sae.b_enc.zeros_like()),
+        Activation::TopK { .. } | Activation::Gated { .. } => None,
+    }
+}
+
+/// The smallest θ; 0 where there is none.
+async fn least(sae: &Sae) -> Result<f32, Error> {
+    let Some(threshold) = threshold(sae) else {
+        return Ok(0.0);
     };
-    let d = reader.shape("W_dec")?;
-    let [d_sae, d_in] = d[..] else {
-        return Err(malformed(path, format!("W_dec has shape {d:?}")));
-    };
-    let w_enc = reader.r2_across("W_enc", [d_in, d_sae])?;
-    let b_enc = reader.r1("b_enc", d_sae)?;
-    let w_dec = reader.r2("W_dec", [d_sae, d_in])?;
-    let b_dec = reader.r1("b_dec", d_in)?;
-    Ok(Sae::topk([w_enc, w_dec], [b_enc, b_dec], k))
+    let values: Vec<f32> = device::read(threshold).await?;
+    Ok(values.into_iter().fold(f32::INFINITY, f32::min))
 }
 
-/// f32 tensors of one file, by name and shape.
-pub(super) struct TensorReader<'a> {
-    pub(super) path: &'a Path,
-    pub(super) file: &'a SafeTensors<'a>,
-    pub(super) device: &'a Device,
+/// The same autoencoder, `b_dec` taken from its input (`on`) or not: what `W_enc` makes of `b_dec`
+/// moves into the encoder's bias. With [`Activation::Gated`] into that of the magnitudes as well.
+fn subtracting(mut sae: Sae, on: bool) -> Sae {
+    if sae.subtract_b_dec == on {
+        return sae;
+    }
+    let moved = (sae.w_enc.clone() * sae.b_dec.clone().unsqueeze()).sum_dim(1);
+    let moved = moved.squeeze_dim::<1>(1) * if on { 1.0 } else { -1.0 };
+    if let Activation::Gated { r_mag, b_mag } = &mut sae.activation {
+        *b_mag = b_mag.clone() + r_mag.clone().exp() * moved.clone();
+    }
+    sae.b_enc = sae.b_enc + moved;
+    sae.subtract_b_dec = on;
+    sae
 }
 
-impl TensorReader<'_> {
-    fn shape(&self, name: &str) -> Result<Vec<usize>, Error> {
-        let tensor = self
-            .file
-            .tensor(name)
-            .map_err(|_| malformed(self.path, format!("tensor `{name}` is missing")))?;
-        Ok(tensor.shape().to_vec())
+/// Latents in units of their decoder rows, and these of length 1.
+fn unit_decoder(sae: Sae) -> Sae {
+    let norm = sae.w_dec.clone().square().sum_dim(1).sqrt().clamp_min(1e-8);
+    Sae {
+        w_enc: sae.w_enc * norm.clone(),
+        w_dec: sae.w_dec / norm.clone(),
+        b_enc: sae.b_enc * norm.squeeze_dim(1),
+        ..sae
     }
+}
 
-    fn data(&self, name: &str, shape: &[usize]) -> Result<TensorData, Error> {
-        let found = self.shape(name)?;
-        let tensor = self
-            .file
-            .tensor(name)
-            .map_err(|e| malformed(self.path, e))?;
-        if found != shape || tensor.dtype() != Dtype::F32 {
-            let is = format!(
-                "tensor `{name}` is {:?} {found:?}; F32 {shape:?} wanted",
-                tensor.dtype()
-            );
-            return Err(malformed(self.path, is));
-        }
-        let values: Vec<f32> = tensor
-            .data()
-            .as_chunks()
-            .0
-            .iter()
-            .map(|b| f32::from_le_bytes(*b))
-            .collect();
-        Ok(TensorData::new(values, shape.to_vec()))
-    }
+/// Whether its rows are normalised one by one, as [`layer_norm`] does.
+fn is_normalized(metadata: &Value) -> bool {
+    metadata["normalize_activations"] == "layer_norm"
+}
 
-    pub(super) fn r2(&self, name: &str, shape: [usize; 2]) -> Result<Tensor<2>, Error> {
-        Ok(Tensor::from_data(self.data(name, &shape)?, self.device))
-    }
+/// A transcoder, as other tools have it: what it writes is not what it read.
+fn is_transcoder(sae: &Sae) -> bool {
+    sae.w_skip.is_some() || sae.d_out() != sae.d_in()
+}
 
-    /// The transpose of a tensor of this shape, laid out anew: a view would be multiplied in
-    /// another order, and the latents would differ in their last bits from those before saving.
-    fn r2_across(&self, name: &str, [rows, columns]: [usize; 2]) -> Result<Tensor<2>, Error> {
-        let data = self.data(name, &[rows, columns])?;
-        let values = data.as_slice::<f32>().expect("it was read as f32");
-        let across: Vec<f32> = (0..rows * columns)
-            .map(|i| values[i % rows * columns + i / rows])
-            .collect();
-        let data = TensorData::new(across, [columns, rows]);
-        Ok(Tensor::from_data(data, self.device))
+/// `metadata` as an object; null is an empty one.
+fn object(metadata: &Value) -> Result<Map<String, Value>, Error> {
+    match metadata {
+        Value::Null => Ok(Map::new()),
+        Value::Object(map) => Ok(map.clone()),
+        other => Err(Error::Config(format!(
+            "metadata must be an object, not {other}"
+        ))),
     }
+}
 
-    pub(super) fn r1(&self, name: &str, len: usize) -> Result<Tensor<1>, Error> {
-        Ok(Tensor::from_data(self.data(name, &[len])?, self.device))
+/// A whole number above 0.
+fn whole(value: &Value) -> Option<usize> {
+    let number = value.as_f64()?;
+    (number >= 1.0 && number.fract() == 0.0 && number < 1e15).then_some(number as usize)
+}
+
+/// `k` of a TopK autoencoder, from a file's setting.
+fn top_k(path: &Path, value: &Value, d_sae: usize) -> Result<usize, Error> {
+    match whole(value) {
+        Some(k) if k <= d_sae => Ok(k),
+        _ => Err(malformed(path, format!("k = {value} for {d_sae} latents"))),
     }
+}
+
+/// The directory that holds `path`, or is it.
+fn dir_of(path: &Path) -> PathBuf {
+    match path.is_file() {
+        true => path.parent().unwrap_or(Path::new("")).into(),
+        false => path.into(),
+    }
+}
+
+fn read_json(path: &Path) -> Result<Value, Error> {
+    let value: Value = serde_json::from_slice(&read_file(path)?).map_err(|e| malformed(path, e))?;
+    match value.is_object() {
+        true => Ok(value),
+        false => Err(malformed(path, "a JSON object is wanted")),
+    }
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), Error> {
+    let text = serde_json::to_vec_pretty(value).expect("a JSON value serialises");
+    Ok(write_whole(path, &text)?)
+}
+
+fn make_dir(dir: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(dir).map_err(|source| Error::Io {
+        path: dir.into(),
+        source,
+    })
+}
+
+/// Makes the directory that a file will lie in.
+fn make_parent(file: &Path) -> Result<(), Error> {
+    match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => make_dir(dir),
+        _ => Ok(()),
+    }
+}
+
+fn cannot(format: Format, what: impl Display) -> Error {
+    Error::Config(format!("{format} cannot hold {what}"))
 }
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Error> {

@@ -6,13 +6,15 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::pickle;
-use super::plain::{across, filled, kept, linear, matrix, no_place, single, subtracting, vector};
+use super::plain::{across, filled, kept, linear, matrix, no_place, single, vector};
 use super::pt::{self, Checkpoint, Entry};
-use super::{Error, Format, Loaded, malformed, read_file};
+use super::{
+    Error, Format, Loaded, cannot, is_normalized, make_parent, malformed, read_file, subtracting,
+};
 use crate::capture::store::write_whole;
 use crate::sae::{Activation, Sae};
 
-const NAME: &str = "OpenAI's format";
+const FORMAT: Format = Format::OpenAi;
 const WEIGHTS: &str = "autoencoder.pt";
 
 fn weights(path: &Path) -> PathBuf {
@@ -51,7 +53,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8], device: &Device) -> Result<Loaded
     Ok(Loaded {
         sae: linear(&tensors, ["latent_bias", "pre_bias"], activation, device)?,
         metadata: json!({"normalize_activations": normalized}),
-        format: Format::OpenAi,
+        format: FORMAT,
     })
 }
 
@@ -107,12 +109,11 @@ pub fn layer_norm(x: Tensor<2>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
 /// # Errors
 /// [`Error::Config`] for what the format cannot hold; a file could not be written.
 pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<(), Error> {
-    single(sae, NAME)?;
-    let normalized = metadata["normalize_activations"] == "layer_norm";
-    let mut dict = match (&sae.activation, normalized) {
+    single(sae, FORMAT)?;
+    let mut dict = match (&sae.activation, is_normalized(metadata)) {
         (Activation::Relu, false) => vec![("activation", Entry::Str("ReLU"))],
         (Activation::TopK { k }, true) => {
-            let k = i32::try_from(*k).map_err(|_| no_place(sae, NAME))?;
+            let k = i32::try_from(*k).map_err(|_| no_place(sae, FORMAT))?;
             let state = vec![("k", Entry::Int(k)), ("postact_fn", Entry::Str("ReLU"))];
             vec![
                 ("activation", Entry::Str("TopK")),
@@ -120,20 +121,19 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
             ]
         }
         (Activation::TopK { .. }, false) => {
-            return Err(Error::Config(format!(
-                "{NAME} normalises the rows of a TopK autoencoder, and this one acts on raw ones"
-            )));
+            let what = "a TopK autoencoder of raw rows: it normalises those of every TopK";
+            return Err(cannot(FORMAT, what));
         }
         (Activation::Relu, true) => {
-            return Err(Error::Config(format!(
-                "{NAME} does not normalise the rows of a ReLU autoencoder, and this one needs it"
-            )));
+            let what = "a ReLU autoencoder of normalised rows: it normalises those of TopK alone";
+            return Err(cannot(FORMAT, what));
         }
-        _ => return Err(no_place(sae, NAME)),
+        _ => return Err(no_place(sae, FORMAT)),
     };
     let sae = subtracting(sae.clone(), true);
     let (d, f) = (sae.d_in(), sae.d_sae());
     let path = weights(path);
+    make_parent(&path)?;
     dict.extend([
         ("pre_bias", Entry::F32(vec![d], vector(&sae.b_dec).await?)),
         (

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 
 use super::tensors::{Tensors, transpose};
-use super::{Error, malformed};
+use super::{Error, Format, cannot, is_transcoder, malformed};
 use crate::device;
 use crate::sae::{Activation, Sae};
 
@@ -68,13 +68,9 @@ pub(super) fn filled(tensors: &Tensors, name: &str) -> Result<[usize; 2], Error>
     }
 }
 
-/// Thresholds `[len]`, those below 0 made 0: the tools apply them behind a ReLU, where it is the
+/// θ `[len]`, those below 0 made 0: the tools apply them behind a ReLU, where it is the
 /// same.
-pub(super) fn threshold(
-    tensors: &Tensors,
-    len: usize,
-    device: &Device,
-) -> Result<Tensor<1>, Error> {
+pub(super) fn theta(tensors: &Tensors, len: usize, device: &Device) -> Result<Tensor<1>, Error> {
     Ok(tensors.r1("threshold", len, device)?.clamp_min(0.0))
 }
 
@@ -90,43 +86,19 @@ pub(super) fn kept(tensors: &Tensors, k: f64, d_sae: usize) -> Result<usize, Err
     }
 }
 
-/// Refuses what a format of single autoencoders cannot hold.
-pub(super) fn single(sae: &Sae, format: &str) -> Result<(), Error> {
-    let what = match sae {
-        Sae {
-            w_skip: Some(_), ..
-        } => "a skip connection",
-        Sae { sites: 2.., .. } => "the sites of a crosscoder",
-        sae if sae.d_in() != sae.d_out() => "inputs and outputs of different widths",
-        _ => return Ok(()),
-    };
-    Err(Error::Config(format!("{format} cannot hold {what}")))
+/// Refuses what a format of autoencoders of one site cannot hold.
+pub(super) fn single(sae: &Sae, format: Format) -> Result<(), Error> {
+    match sae {
+        Sae { sites: 2.., .. } => Err(cannot(format, "the sites of a crosscoder")),
+        sae if is_transcoder(sae) => Err(cannot(format, "a transcoder")),
+        _ => Ok(()),
+    }
 }
 
 /// An error for an activation that a format has no place for.
-pub(super) fn no_place(sae: &Sae, format: &str) -> Error {
+pub(super) fn no_place(sae: &Sae, format: Format) -> Error {
     let name = sae.activation.name();
-    Error::Config(format!("{format} cannot hold the activation `{name}`"))
-}
-
-/// The same function with `b_dec` taken from the input first, or not: the encoder's bias makes up
-/// for it. Latents differ by rounding.
-///
-/// Cost: one product of `W_enc` with a vector.
-pub(super) fn subtracting(mut sae: Sae, subtract: bool) -> Sae {
-    if sae.subtract_b_dec == subtract {
-        return sae;
-    }
-    let b_dec: Tensor<2> = sae.b_dec.clone().unsqueeze();
-    let shift: Tensor<1> = b_dec.matmul(sae.w_enc.clone().transpose()).squeeze_dim(0);
-    let shift = if subtract { shift } else { -shift };
-    sae.b_enc = sae.b_enc + shift.clone();
-    if let Activation::Gated { r_mag, b_mag } = sae.activation {
-        let b_mag = b_mag + r_mag.clone().exp() * shift;
-        sae.activation = Activation::Gated { r_mag, b_mag };
-    }
-    sae.subtract_b_dec = subtract;
-    sae
+    cannot(format, format!("the activation `{name}`"))
 }
 
 /// The values of a vector.

@@ -354,7 +354,7 @@ mod tests {
     use super::*;
 
     fn fixture(name: &str) -> Vec<u8> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sae/types");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sae/pt");
         std::fs::read(root.join(name)).unwrap()
     }
 

@@ -23,8 +23,8 @@ pub(in crate::sae) struct HostTensor {
 }
 
 impl Tensors {
-    /// Every tensor of a safetensors file as f32. F16, BF16 and F64 are converted; other types are
-    /// refused. Holds the file beside its values while it reads.
+    /// Every tensor of a safetensors file as f32. F16, BF16 and F64 are converted, and I64 where it is
+    /// a single number; other types are refused. Holds the file beside its values while it reads.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         Self::parse(path, &read_file(path)?)
     }
@@ -139,6 +139,7 @@ fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
         Dtype::F16 => each(data, |b| f16::from_le_bytes(b).to_f32()),
         Dtype::BF16 => each(data, |b| bf16::from_le_bytes(b).to_f32()),
         Dtype::F64 => each(data, |b| f64::from_le_bytes(b) as f32),
+        Dtype::I64 if data.len() == 8 => each(data, |b| i64::from_le_bytes(b) as f32),
         _ => return None,
     })
 }
@@ -196,7 +197,9 @@ mod tests {
             let same = got.iter().zip(x).all(|(a, b)| a.to_bits() == b.to_bits());
             assert!(same, "{name}: {got:?}");
         }
-        let error = file(&[("steps", Dtype::I64, &[1], vec![0; 8])]).unwrap_err();
+        let k = file(&[("k", Dtype::I64, &[], vec![7, 0, 0, 0, 0, 0, 0, 0])]).unwrap();
+        assert_eq!(k.scalar("k").unwrap(), 7.0);
+        let error = file(&[("steps", Dtype::I64, &[2], vec![0; 16])]).unwrap_err();
         assert!(error.to_string().contains("`steps` is I64"), "{error}");
     }
 

@@ -8,7 +8,7 @@ usage: make_pt_fixtures.py make DIR      writes the fixtures: once, they are com
 Python 3.10 or later. In an environment of its own:
     pip install torch==2.15.0 numpy safetensors==0.8.0 dictionary_learning==0.1.0
 
-Every fixture is a folder with the tool's files and `expected.safetensors`: inputs `x` [16, d], the tool's own
+Every fixture is a folder TOOL/NAME with the tool's files and `expected.safetensors`: inputs `x` [16, d], the tool's own
 `latents` [16, F] and `reconstruction` [16, d] of them. d = 8, F = 24. Weights are random, every bias away from 0.
 
 Crosscoders and the files of OpenAI's sparse_autoencoder have no package on PyPI: their few equations stand
@@ -107,12 +107,12 @@ def make_dictionaries(root):
 
     x = inputs()
     for name, module in dictionaries():
-        folder = os.path.join(root, "dl_" + name)
+        folder = os.path.join(root, "dictionary_learning", name)
         save(folder, module.state_dict(), config(module), x, x, x)
         loaded, _ = load_dictionary(folder, "cpu")
         latents = loaded.encode(x)
         expected(folder, x, latents, loaded.decode(latents))
-    backup(os.path.join(root, "dl_backup"), x)
+    backup(os.path.join(root, "dictionary_learning", "backup"), x)
 
 
 def backup(folder, x):
@@ -167,8 +167,8 @@ def make_openai(root):
     x = inputs()
     relu = {**openai(20), "activation": "ReLU", "activation_state_dict": {}}
     topk = {**openai(21), "activation": "TopK", "activation_state_dict": {"k": K, "postact_fn": "ReLU"}}
-    for name, state in [("oa_relu", relu), ("oa_topk", topk)]:
-        save(os.path.join(root, name), state, None, x, *openai_outputs(state, x), file="autoencoder.pt")
+    for name, state in [("relu", relu), ("topk", topk)]:
+        save(os.path.join(root, "openai", name), state, None, x, *openai_outputs(state, x), file="autoencoder.pt")
 
 
 # --- Crosscoders and Gemma Scope ---------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def make_crosscoder(root):
     x = inputs(2 * D)
     latents, out = crosscoder_outputs(module.state_dict(), x.reshape(N, 2, D))
     config = {"d_in": D, "dict_size": F, "model_name": "gemma-2-2b", "hook_point": "blocks.14.hook_resid_pre"}
-    folder = os.path.join(root, "crosscoder")
+    folder = os.path.join(root, "crosscoder", "two_models")
     save(folder, module.state_dict(), config, x, latents, out.reshape(N, 2 * D), "cc_weights.pt", "cfg.json")
 
 
@@ -208,8 +208,8 @@ def make_gemma(root):
     x = inputs()
     odd = {"W_enc": np.asfortranarray(p["W_enc"]), "W_dec": p["W_dec"].astype(np.float16),
            "b_enc": p["b_enc"].astype(np.float64), "b_dec": p["b_dec"], "threshold": p["threshold"]}
-    for name, arrays, save_npz in [("gemma", p, np.savez), ("gemma_packed", odd, np.savez_compressed)]:
-        folder = os.path.join(root, name)
+    for name, arrays, save_npz in [("stored", p, np.savez), ("deflated", odd, np.savez_compressed)]:
+        folder = os.path.join(root, "gemma_scope", name)
         os.makedirs(folder, exist_ok=True)
         save_npz(os.path.join(folder, "params.npz"), **arrays)
         expected(folder, x, *gemma_outputs(arrays, x))
@@ -225,10 +225,10 @@ def make_types(root):
         "matrix": base.reshape(3, 4), "transposed": base.reshape(3, 4).T, "slice": base.reshape(3, 4)[1:, ::2],
         "parameter": torch.nn.Parameter(base),
     }
-    os.makedirs(os.path.join(root, "types"), exist_ok=True)
-    torch.save(state, os.path.join(root, "types", "types.pt"))
+    os.makedirs(os.path.join(root, "pt"), exist_ok=True)
+    torch.save(state, os.path.join(root, "pt", "types.pt"))
     values = {name: t.detach().float().contiguous().clone() for name, t in state.items()}
-    save_file(values, os.path.join(root, "types", "expected.safetensors"))
+    save_file(values, os.path.join(root, "pt", "expected.safetensors"))
 
 
 def make(root):
@@ -281,17 +281,17 @@ def seeds(root):
 
 def theirs(folder, x):
     """Latents and reconstruction by the tool that the folder's files are for."""
-    name = os.path.basename(folder)
-    if name.startswith("dl_"):
+    tool = os.path.basename(os.path.dirname(folder))
+    if tool == "dictionary_learning":
         from dictionary_learning.utils import load_dictionary
 
         torch.load(os.path.join(folder, "ae.pt"), weights_only=True)
         module, _ = load_dictionary(folder, "cpu")
         latents = module.encode(x)
         return latents, module.decode(latents)
-    if name.startswith("oa_"):
+    if tool == "openai":
         return openai_outputs(torch.load(os.path.join(folder, "autoencoder.pt"), weights_only=True), x)
-    if name == "crosscoder":
+    if tool == "crosscoder":
         state = torch.load(os.path.join(folder, "cc_weights.pt"), weights_only=True)
         latents, out = crosscoder_outputs(state, x.reshape(len(x), 2, -1))
         return latents, out.reshape(len(x), -1)
@@ -299,14 +299,15 @@ def theirs(folder, x):
 
 
 def check(root):
-    worst, names = 0.0, sorted(os.listdir(root))
+    worst = 0.0
+    names = sorted(os.path.join(tool, name) for tool in os.listdir(root) for name in os.listdir(os.path.join(root, tool)))
     for name in names:
         folder = os.path.join(root, name)
         ours = load_file(os.path.join(folder, "ours.safetensors"))
         latents, out = theirs(folder, ours["x"])
         pairs = [(latents, ours["latents"]), (out, ours["reconstruction"])]
         differences = [(a - b).abs().max().item() for a, b in pairs]
-        print(f"{name:18} latents {differences[0]:.1e}  reconstruction {differences[1]:.1e}")
+        print(f"{name:36} latents {differences[0]:.1e}  reconstruction {differences[1]:.1e}")
         worst = max(worst, *differences)
     print(f"{len(names)} files, largest difference {worst:.1e}")
     if not names or not worst <= TOLERANCE:
