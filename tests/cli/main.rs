@@ -8,6 +8,7 @@ mod devices;
 mod models;
 mod report;
 mod sae;
+mod sae_files;
 
 use std::fs;
 use std::path::{Path, PathBuf};

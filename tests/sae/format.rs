@@ -94,26 +94,34 @@ fn with_config(change: impl FnOnce(&mut Value)) -> Error {
 #[test]
 fn what_is_not_supported_is_named() {
     says(
+        with_config(|c| c["architecture"] = json!("temporal")),
+        &["cfg.json", "architecture", "temporal", "topk"],
+    );
+    says(
         with_config(|c| c["architecture"] = json!("jumprelu")),
-        &["cfg.json", "architecture", "jumprelu", "topk"],
+        &["sae_weights", "threshold", "missing"],
     );
     says(
         with_config(|c| drop(c.as_object_mut().unwrap().remove("architecture"))),
         &["cfg.json", "architecture"],
     );
     says(
-        with_config(|c| c["apply_b_dec_to_input"] = json!(false)),
+        with_config(|c| c["apply_b_dec_to_input"] = json!(1)),
         &["cfg.json", "apply_b_dec_to_input"],
     );
     says(
         with_config(|c| c["normalize_activations"] = json!("layer_norm")),
         &["cfg.json", "layer_norm"],
     );
-    says(
-        with_config(|c| c["rescale_acts_by_decoder_norm"] = json!(true)),
-        &["cfg.json", "rescale_acts"],
-    );
-    for k in [json!(0), json!(15), json!(-1), json!("3"), Value::Null] {
+    says(with_config(|c| *c = json!([])), &["cfg.json", "object"]);
+    for k in [
+        json!(0),
+        json!(15),
+        json!(-1),
+        json!(2.5),
+        json!("3"),
+        Value::Null,
+    ] {
         says(with_config(|c| c["k"] = k), &["cfg.json", "k = ", "14"]);
     }
 }
@@ -157,8 +165,8 @@ fn missing_and_misshapen_tensors_are_named() {
     }
     let transposed = with_weights(|t| t[0].2 = vec![14, 6]);
     says(transposed, &[FILE, "W_enc", "[14, 6]", "[6, 14]"]);
-    let half = with_weights(|t| (t[1].1, t[1].3) = (Dtype::F16, vec![0; 28]));
-    says(half, &[FILE, "b_enc", "F16", "F32"]);
+    let whole = with_weights(|t| (t[1].1, t[1].3) = (Dtype::I16, vec![0; 28]));
+    says(whole, &[FILE, "b_enc", "I16", "floats"]);
 }
 
 #[test]

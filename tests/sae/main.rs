@@ -1,13 +1,16 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
+mod damaged;
 mod dense;
 mod eval;
 mod features;
+mod foreign;
 mod format;
 mod gradients;
 mod hostile;
 mod pickles;
 mod resume;
+mod round_trip;
 mod settings;
 #[path = "../shared/gpu.rs"]
 mod shared;

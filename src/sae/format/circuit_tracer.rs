@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Error, Format, Loaded, Tensors, cannot, detect, dir_of, make_dir, malformed, named, object,
-    read_file, serialize, subtracting, top_k,
+    read_file, serialize, top_k, without_subtraction,
 };
 use crate::capture::store::write_whole;
 use crate::sae::{Activation, Sae};
@@ -151,7 +151,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
         );
         return Err(cannot(Format::CircuitTracer, what));
     }
-    let sae = subtracting(sae.clone(), false);
+    let sae = without_subtraction(sae.clone());
     let mut tensors = vec![
         named("W_enc", sae.w_enc.clone()).await?,
         named("b_enc", sae.b_enc.clone()).await?,

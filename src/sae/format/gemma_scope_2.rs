@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error, Format, Loaded, Tensors, cannot, dir_of, least, make_dir, malformed, named, object,
-    read_json, serialize, subtracting, threshold, write_json,
+    read_json, serialize, threshold, without_subtraction, write_json,
 };
 use crate::capture::store::write_whole;
 use crate::sae::{Activation, Sae};
@@ -24,10 +24,12 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
     };
     let mut tensors = Tensors::open(&weights)?;
     lower(&mut tensors);
-    if tensors.shape("w_dec")?.len() == 3 {
-        let reason =
-            "tensor `w_dec` has three dimensions: cross-layer transcoders are not supported";
-        return Err(malformed(&weights, reason));
+    if let shape @ [_, _, _] = tensors.shape("w_dec")? {
+        let reason = "cross-layer transcoders are not supported";
+        return Err(malformed(
+            &weights,
+            format!("tensor `w_dec` is {shape:?}: {reason}"),
+        ));
     }
     let [d_sae, d_out] = tensors.shape2("w_dec")?;
     let [d_in, _] = tensors.shape2("w_enc")?;
@@ -127,7 +129,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
             "thresholds below 0: it takes ReLU first",
         ));
     }
-    let sae = subtracting(sae.clone(), false);
+    let sae = without_subtraction(sae.clone());
     let mut tensors = vec![
         named("w_enc", sae.w_enc.transpose()).await?,
         named("b_enc", sae.b_enc).await?,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Error, Format, Loaded, Tensors, cannot, dir_of, is_transcoder, make_dir, malformed, named,
-    object, read_json, serialize, subtracting, threshold, top_k, unit_decoder, write_json,
+    object, read_json, serialize, threshold, top_k, unit_decoder, without_subtraction, write_json,
 };
 use crate::capture::store::write_whole;
 use crate::device;
@@ -174,7 +174,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, dir: &Path) -> Result<(),
         return Err(cannot(Format::LlamaScope, what));
     }
     let activation = settings(sae).await?;
-    let sae = subtracting(sae.clone(), false);
+    let sae = without_subtraction(sae.clone());
     let tensors = vec![
         named("encoder.weight", sae.w_enc.clone()).await?,
         named("encoder.bias", sae.b_enc.clone()).await?,

@@ -8,7 +8,7 @@
 A case holds the files of the tool and `expected.safetensors`: inputs `x` [16, 8], and what the tool
 makes of them, `latents` [16, 24] and `out`. `check` opens every case of DIR with the tool itself,
 runs it on `x`, prints the largest differences from `latents` and `out`, and fails where one exceeds
-1e-5. DIR is written by the test `sae foreign::writes_for_the_tools` with INSCAPE_FOREIGN_OUT=DIR.
+1e-5. DIR is written by the test `sae round_trip::writes_for_the_tools` with INSCAPE_FOREIGN_OUT=DIR.
 
 Gemma Scope 2, Llama Scope and circuit-tracer's transcoders are opened by SAELens's own readers of
 these formats, which are given local files in place of downloads.

@@ -1,41 +1,17 @@
-//! SAELens's directories, which are ours as well.
-
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{
-    CONFIG, Error, Format, Loaded, Named, Tensors, WEIGHTS, cannot, dir_of, is_transcoder, least,
-    make_dir, malformed, named, object, read_json, serialize, subtracting, threshold, top_k,
-    unit_decoder, whole, write_json,
+use super::super::{
+    CONFIG, Error, Format, Loaded, Tensors, WEIGHTS, dir_of, malformed, read_json, top_k,
+    unit_decoder, whole,
 };
-use crate::capture::store::write_whole;
+use super::legacy::{is_legacy, modern};
+use super::{Architecture, KNOWN};
 use crate::sae::{Activation, Sae};
 
-/// The architectures of SAELens's that there are here, and ours that it lacks.
-const KNOWN: &str = "standard, topk, jumprelu, batchtopk, matryoshka_batchtopk, gated, and transcoder, \
-    skip_transcoder alone or after one of these";
-
-/// Settings of a configuration from before SAELens 6 that are not metadata.
-const SETTINGS: [&str; 14] = [
-    "architecture",
-    "d_in",
-    "d_out",
-    "d_sae",
-    "k",
-    "dtype",
-    "device",
-    "activation_fn",
-    "activation_fn_kwargs",
-    "apply_b_dec_to_input",
-    "normalize_activations",
-    "reshape_activations",
-    "finetuning_scaling_factor",
-    "rescale_acts_by_decoder_norm",
-];
-
-pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
+pub(in crate::sae::format) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
     let dir = dir_of(path);
     let path = dir.join(CONFIG);
     let mut config = read_json(&path)?;
@@ -56,86 +32,6 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
     })
 }
 
-/// Neither version 6 nor one that has its `metadata`.
-fn is_legacy(config: &Value) -> bool {
-    let own = &config["metadata"]["sae_lens_version"];
-    let version = config["sae_lens_version"].as_str().or(own.as_str());
-    match version {
-        Some(version) => {
-            let major = version.split('.').next().unwrap_or_default();
-            major.parse::<u64>().is_ok_and(|major| major < 6)
-        }
-        None => !config["metadata"].is_object(),
-    }
-}
-
-/// A flat configuration in the form of version 6: what is no setting is metadata.
-fn modern(config: Value) -> Value {
-    let Value::Object(flat) = config else {
-        return config;
-    };
-    let (mut settings, mut metadata) = (Map::new(), Map::new());
-    for (key, value) in flat {
-        let key = match key.as_str() {
-            "hook_point" => "hook_name",
-            "hook_point_head_index" => "hook_head_index",
-            "activation_fn_str" => "activation_fn",
-            other => other,
-        };
-        match SETTINGS.contains(&key) {
-            true => settings.insert(key.into(), value),
-            false => metadata.insert(key.into(), value),
-        };
-    }
-    let k = settings.get("activation_fn_kwargs").map(|k| k["k"].clone());
-    if settings.get("activation_fn") == Some(&json!("topk")) {
-        settings.insert("architecture".into(), json!("topk"));
-        settings.extend(k.map(|k| ("k".to_string(), k)));
-    }
-    let architecture = settings.entry("architecture");
-    architecture.or_insert_with(|| json!("standard"));
-    settings.insert("metadata".into(), metadata.into());
-    settings.into()
-}
-
-/// What SAELens's name of an architecture says.
-struct Architecture<'a> {
-    activation: &'a str,
-    transcoder: bool,
-    skip: bool,
-}
-
-impl<'a> Architecture<'a> {
-    fn of(name: &'a str) -> Self {
-        let Some(plain) = name.strip_suffix("transcoder") else {
-            return Self {
-                activation: name,
-                transcoder: false,
-                skip: false,
-            };
-        };
-        let activation = plain.strip_suffix("skip_").unwrap_or(plain);
-        Self {
-            activation: match activation.trim_end_matches('_') {
-                "" => "standard",
-                other => other,
-            },
-            transcoder: true,
-            skip: activation != plain,
-        }
-    }
-
-    fn name(&self) -> String {
-        let activation = match (self.activation, self.transcoder) {
-            (name, false) => return name.into(),
-            ("standard", true) => String::new(),
-            (name, true) => format!("{name}_"),
-        };
-        let skip = if self.skip { "skip_" } else { "" };
-        format!("{activation}{skip}transcoder")
-    }
-}
-
 struct File<'a> {
     path: &'a Path,
     config: &'a Value,
@@ -148,13 +44,24 @@ impl File<'_> {
         malformed(self.path, reason)
     }
 
-    /// The autoencoder, decoder norms folded, for inputs of the scale it was trained on.
-    fn sae(&self) -> Result<Sae, Error> {
+    /// The autoencoder for raw activations, as SAELens folds it at the end of training.
+    fn folded(&self) -> Result<Sae, Error> {
         let name = &self.config["architecture"];
-        let name = name
-            .as_str()
-            .ok_or_else(|| self.bad(format!("`architecture` is {name}; there are {KNOWN}")))?;
-        let architecture = Architecture::of(name);
+        let unknown = || self.bad(format!("`architecture` is {name}; there are {KNOWN}"));
+        let architecture = Architecture::of(name.as_str().ok_or_else(unknown)?);
+        let mut sae = self.sae(&architecture)?;
+        let rescales = self.rescales(architecture.activation)?;
+        if let Some(scale) = self.scale()? {
+            sae = scaled(sae, scale, rescales);
+        }
+        if rescales {
+            sae = unit_decoder(sae);
+        }
+        self.finetuned(sae)
+    }
+
+    /// The autoencoder as it lies there.
+    fn sae(&self, architecture: &Architecture<'_>) -> Result<Sae, Error> {
         let [d_sae, d_out] = self.tensors.shape2("W_dec")?;
         let d_in = whole(&self.config["d_in"]).unwrap_or(d_out);
         let d_out = if architecture.transcoder { d_out } else { d_in };
@@ -372,123 +279,4 @@ fn without_mark(mut metadata: Value) -> Value {
         all.and_then(|all| all.remove("inscape"));
     }
     metadata
-}
-
-/// For SAELens, which must know the architecture.
-pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<(), Error> {
-    let sae = match is_transcoder(sae) {
-        true => subtracting(sae.clone(), false),
-        false => sae.clone(),
-    };
-    match &sae.activation {
-        Activation::TopK { .. } | Activation::Gated { .. } if is_transcoder(&sae) => {
-            let name = sae.activation.name();
-            let what = format!("a {name} transcoder: it has those with ReLU and JumpReLU");
-            return Err(cannot(Format::SaeLens, what));
-        }
-        _ if least(&sae).await? < 0.0 => {
-            return Err(cannot(
-                Format::SaeLens,
-                "thresholds below 0: it takes ReLU first",
-            ));
-        }
-        _ => {}
-    }
-    save(&sae, path, metadata.clone()).await
-}
-
-pub(super) async fn save(sae: &Sae, dir: &Path, metadata: Value) -> Result<(), Error> {
-    let mark = mark(sae, least(sae).await? < 0.0);
-    let metadata = with_mark(object(&metadata)?, mark)?;
-    make_dir(dir)?;
-    write_whole(&dir.join(WEIGHTS), &serialize(&tensors(sae).await?, None))?;
-    write_json(&dir.join(CONFIG), &config(sae, metadata))
-}
-
-async fn tensors(sae: &Sae) -> Result<Named, Error> {
-    let b_enc = match sae.activation {
-        Activation::Gated { .. } => "b_gate",
-        _ => "b_enc",
-    };
-    let mut tensors = vec![
-        named("W_enc", sae.w_enc.clone().transpose()).await?,
-        named(b_enc, sae.b_enc.clone()).await?,
-        named("W_dec", sae.w_dec.clone()).await?,
-        named("b_dec", sae.b_dec.clone()).await?,
-    ];
-    if let Some(w_skip) = &sae.w_skip {
-        tensors.push(named("W_skip", w_skip.clone()).await?);
-    }
-    match &sae.activation {
-        Activation::Relu | Activation::TopK { .. } => {}
-        Activation::BatchTopK { .. } | Activation::JumpRelu { .. } => {
-            let threshold = threshold(sae).expect("these have one");
-            tensors.push(named("threshold", threshold).await?);
-        }
-        Activation::Gated { r_mag, b_mag } => {
-            tensors.push(named("r_mag", r_mag.clone()).await?);
-            tensors.push(named("b_mag", b_mag.clone()).await?);
-        }
-    }
-    Ok(tensors)
-}
-
-fn config(sae: &Sae, metadata: Map<String, Value>) -> Value {
-    let architecture = Architecture {
-        activation: match &sae.activation {
-            Activation::BatchTopK { .. } => "jumprelu",
-            other => other.name(),
-        },
-        transcoder: is_transcoder(sae),
-        skip: sae.w_skip.is_some(),
-    };
-    let hook = metadata.get("hook_name").and_then(Value::as_str);
-    let heads = hook.is_some_and(|hook| hook.ends_with("hook_z"));
-    let mut config = json!({
-        // Version of the format. Without it SAELens takes the file for one from before 6.0 and
-        // drops its metadata.
-        "sae_lens_version": "6.0.0",
-        "architecture": architecture.name(), "d_in": sae.d_in(), "d_sae": sae.d_sae(),
-        "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": sae.subtract_b_dec,
-        "normalize_activations": "none",
-        "reshape_activations": if heads { "hook_z" } else { "none" },
-        "metadata": metadata,
-    });
-    if let Activation::TopK { k } = sae.activation {
-        config["k"] = json!(k);
-        config["rescale_acts_by_decoder_norm"] = json!(false);
-    }
-    if architecture.transcoder {
-        config["d_out"] = json!(sae.d_out());
-    }
-    config
-}
-
-/// What SAELens's names do not say. `signed`: latents may be below 0.
-fn mark(sae: &Sae, signed: bool) -> Map<String, Value> {
-    let mut mark = Map::new();
-    if let Activation::BatchTopK { k, .. } = sae.activation {
-        mark.insert("activation".into(), json!("batchtopk"));
-        mark.insert("k".into(), json!(k));
-    } else if signed {
-        mark.insert("activation".into(), json!("jumprelu"));
-    }
-    if sae.sites > 1 {
-        mark.insert("sites".into(), json!(sae.sites));
-    }
-    mark
-}
-
-fn with_mark(
-    mut metadata: Map<String, Value>,
-    mark: Map<String, Value>,
-) -> Result<Map<String, Value>, Error> {
-    if mark.is_empty() {
-        return Ok(metadata);
-    }
-    let own = metadata.entry("inscape").or_insert_with(|| json!({}));
-    let own = own.as_object_mut();
-    let own = own.ok_or_else(|| Error::Config("metadata's `inscape` must be an object".into()))?;
-    own.insert("architecture".into(), mark.into());
-    Ok(metadata)
 }
