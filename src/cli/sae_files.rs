@@ -12,8 +12,10 @@ use crate::sae::format::{self, Format, Loaded, Range, Summary};
 #[derive(Debug, Args)]
 pub(super) struct Convert {
     /// The autoencoder: a directory or a weight file.
+    #[arg(value_name = "SRC")]
     from_path: PathBuf,
     /// What to write: a directory, or a file where the format is one.
+    #[arg(value_name = "DST")]
     to_path: PathBuf,
     /// The format to write: saelens, sparsify, dictionary_learning, gemma_scope, gemma_scope_2,
     /// circuit_tracer, llama_scope, openai, crosscoder.

@@ -78,7 +78,7 @@ fn what_cannot_be_converted_is_refused() {
     assert!(!bench.path("out").exists());
     bench.fails(
         &format!("sae convert {gated} out --to saelens --from sparsify"),
-        &["cfg.json"],
+        &["sae.safetensors"],
     );
     bench.fails("sae show gone", &["gone"]);
     bench.fails("sae show .", &["no known autoencoder"]);

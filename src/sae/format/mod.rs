@@ -3,7 +3,7 @@
 //! Ours are SAELens's ([`Format::SaeLens`]): `sae_weights.safetensors` and `cfg.json` with SAELens 6's
 //! names and shapes, acting on raw activations, so that what is written here opens there; our own
 //! settings lie under `metadata.inscape`. [`save`] and [`load`] know only these. [`read`] and
-//! [`write`] know every [`Format`], and [`detect`] tells which one lies at a path.
+//! [`write()`] know every [`Format`], and [`detect`] tells which one lies at a path.
 //!
 //! Reading folds into the weights what another tool does around them (scaled inputs, latents scaled
 //! by decoder norms), so that a [`Sae`] gives that tool's latents for raw activations. What cannot be

@@ -168,12 +168,16 @@ def make_saelens():
 
 
 def run_sparsify(path, x):
+    """By its own encoder and decoder: with Multi-TopK its `forward` returns the 4k latents of that loss."""
     coder = SparseCoder.load_from_disk(path)
     with torch.no_grad():
-        found = coder(x)
-    latents = torch.zeros(N, coder.num_latents)
-    latents.scatter_(1, found.latent_indices, found.latent_acts)
-    return latents, found.sae_out
+        acts, indices, _ = coder.encode(x)
+        out = coder.decode(acts, indices)
+        if coder.W_skip is not None:
+            out = out + x @ coder.W_skip.mT
+        if not coder.cfg.multi_topk:
+            torch.testing.assert_close(out, coder(x).sae_out)
+    return torch.zeros(N, coder.num_latents).scatter(1, indices, acts), out
 
 
 def make_sparsify():
@@ -286,12 +290,13 @@ def make_llama_scope():
 
 
 def run_circuit_tracer(path, x):
-    """SAELens reads only ReLU ones of this format; the others are run by the equations."""
+    """SAELens reads only ReLU ones without a skip of this format; the others are run by the equations."""
     (file,) = path.glob("layer_*.safetensors")
     weights = load_file(file)
     theta = weights.pop("activation_function.threshold", None)
     skip = weights.pop("W_skip", None)
-    if theta is None and skip is None and "topk" not in (path / "config.yaml").read_text():
+    topk = "activation: topk" in (path / "config.yaml").read_text()
+    if theta is None and skip is None and not topk:
         sizes = {"d_model": D, "d_feature": F, "batch_size": 1}
         local(path, {name: {"value": size} for name, size in sizes.items()})
         config, weights, _ = loaders.mwhanna_transcoder_huggingface_loader("mwhanna/t", file.name)
@@ -299,6 +304,8 @@ def run_circuit_tracer(path, x):
     z = torch.nn.functional.linear(x, weights["W_enc"], weights["b_enc"])
     if theta is not None:
         latents = z * (z > theta)
+    elif not topk:
+        latents = z.relu()
     else:
         values, indices = z.topk(K)
         latents = torch.zeros(N, F).scatter(1, indices, values.relu())
