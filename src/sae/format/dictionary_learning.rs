@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
 use super::pickle::{self, Pickle};
-use super::plain::{across, filled, kept, linear, matrix, no_place, rows, single, theta, vector};
+use super::plain::{across, filled, kept, linear, matrix, rows, single, theta, vector};
 use super::pt::{self, Checkpoint, Entry};
 use super::tensors::Tensors;
 use super::{
@@ -343,6 +343,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
 type StateDict = Vec<(&'static str, Entry)>;
 
 async fn state_dict(sae: &Sae, config: &Value) -> Result<(&'static str, StateDict), Error> {
+    let sae = &as_stored(sae.clone());
     Ok(match &sae.activation {
         Activation::Relu if sae.subtract_b_dec => {
             let dict = linear_dict(sae, ["encoder.bias", "bias"]).await?;
@@ -352,40 +353,34 @@ async fn state_dict(sae: &Sae, config: &Value) -> Result<(&'static str, StateDic
             let dict = linear_dict(sae, ["encoder.bias", "decoder.bias"]).await?;
             ("AutoEncoderNew", dict)
         }
-        Activation::Gated { .. } => {
-            let sae = subtracting(sae.clone(), true);
-            let mut dict = linear_dict(&sae, ["gate_bias", "decoder_bias"]).await?;
-            let Activation::Gated { r_mag, b_mag } = &sae.activation else {
-                return Err(no_place(&sae, FORMAT));
-            };
+        Activation::Gated { r_mag, b_mag } => {
+            let mut dict = linear_dict(sae, ["gate_bias", "decoder_bias"]).await?;
             let len = vec![sae.d_sae()];
             dict.push(("r_mag", Entry::F32(len.clone(), vector(r_mag).await?)));
             dict.push(("mag_bias", Entry::F32(len, vector(b_mag).await?)));
             ("GatedAutoEncoder", dict)
         }
         Activation::JumpRelu { threshold } => {
-            let mut dict = rows_dict(&subtracting(sae.clone(), false)).await?;
+            let mut dict = rows_dict(sae).await?;
             let threshold = Entry::F32(vec![sae.d_sae()], vector(threshold).await?);
             dict.push(("threshold", threshold));
             ("JumpReluAutoEncoder", dict)
         }
         Activation::TopK { k } => {
-            let sae = subtracting(sae.clone(), true);
-            let mut dict = linear_dict(&sae, ["encoder.bias", "b_dec"]).await?;
+            let mut dict = linear_dict(sae, ["encoder.bias", "b_dec"]).await?;
             dict.push(("k", integer(*k)?));
             dict.push(("threshold", Entry::F32(vec![], vec![-1.0])));
             ("AutoEncoderTopK", dict)
         }
         Activation::BatchTopK { k, threshold } => {
-            let sae = subtracting(sae.clone(), true);
             let groups = group_sizes(config, sae.d_sae());
             let (class, mut dict) = match groups {
                 None => {
-                    let dict = linear_dict(&sae, ["encoder.bias", "b_dec"]).await?;
+                    let dict = linear_dict(sae, ["encoder.bias", "b_dec"]).await?;
                     ("BatchTopKSAE", dict)
                 }
                 Some(sizes) => {
-                    let mut dict = rows_dict(&sae).await?;
+                    let mut dict = rows_dict(sae).await?;
                     dict.push(("group_sizes", Entry::I64(vec![sizes.len()], sizes)));
                     ("MatryoshkaBatchTopKSAE", dict)
                 }
@@ -395,6 +390,15 @@ async fn state_dict(sae: &Sae, config: &Value) -> Result<(&'static str, StateDic
             (class, dict)
         }
     })
+}
+
+/// With `b_dec` taken from the input or not, as the class of this activation does.
+fn as_stored(sae: Sae) -> Sae {
+    match sae.activation {
+        Activation::Relu => sae, // there is a class for either
+        Activation::JumpRelu { .. } => subtracting(sae, false),
+        _ => subtracting(sae, true),
+    }
 }
 
 /// The group sizes of a Matryoshka autoencoder, if these settings are of one of this width.

@@ -313,20 +313,25 @@ async fn least(sae: &Sae) -> Result<f32, Error> {
     Ok(values.into_iter().fold(f32::INFINITY, f32::min))
 }
 
-/// The same autoencoder, `b_dec` not taken from its input: what `W_enc` makes of `b_dec` moves into
-/// the encoder's bias, and with [`Activation::Gated`] into that of the magnitudes.
-fn without_subtraction(mut sae: Sae) -> Sae {
-    if !sae.subtract_b_dec {
+/// The same autoencoder, `b_dec` taken from its input (`on`) or not: what `W_enc` makes of `b_dec`
+/// moves into the encoder's bias. With [`Activation::Gated`] into that of the magnitudes as well.
+fn subtracting(mut sae: Sae, on: bool) -> Sae {
+    if sae.subtract_b_dec == on {
         return sae;
     }
     let moved = (sae.w_enc.clone() * sae.b_dec.clone().unsqueeze()).sum_dim(1);
-    let moved = moved.squeeze_dim::<1>(1);
+    let moved = moved.squeeze_dim::<1>(1) * if on { 1.0 } else { -1.0 };
     if let Activation::Gated { r_mag, b_mag } = &mut sae.activation {
-        *b_mag = b_mag.clone() - r_mag.clone().exp() * moved.clone();
+        *b_mag = b_mag.clone() + r_mag.clone().exp() * moved.clone();
     }
-    sae.b_enc = sae.b_enc - moved;
-    sae.subtract_b_dec = false;
+    sae.b_enc = sae.b_enc + moved;
+    sae.subtract_b_dec = on;
     sae
+}
+
+/// The same autoencoder, `b_dec` left in its input.
+fn without_subtraction(sae: Sae) -> Sae {
+    subtracting(sae, false)
 }
 
 /// Latents in units of their decoder rows, and these of length 1.

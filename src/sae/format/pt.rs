@@ -151,9 +151,8 @@ impl View {
             return Ok(0);
         }
         let steps = self.size.iter().zip(&self.stride);
-        let last = steps.fold(Some(self.offset), |last, (n, stride)| {
-            last?.checked_add((n - 1).checked_mul(*stride)?)
-        });
+        let mut steps = steps.map(|(n, stride)| (n - 1).checked_mul(*stride));
+        let last = steps.try_fold(self.offset, |last, step| last.checked_add(step?));
         let inside = last.is_some_and(|last| last < self.storage.len);
         match inside && numbers <= self.storage.len {
             true => Ok(numbers),
