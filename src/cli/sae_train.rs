@@ -218,7 +218,7 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
     config.seed = choice.seed;
     config.skip = options.skip;
     config.conventions.subtract_b_dec = options.target_hook.is_none();
-    config.set_architecture(architecture(options, choice, d_sae));
+    config.architecture = architecture(options, choice, d_sae);
     if let Some(preset) = options.preset {
         preset.apply(&mut config, source.width());
     }

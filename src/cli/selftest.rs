@@ -71,14 +71,12 @@ fn configs(options: &Options) -> Vec<TrainConfig> {
         Architecture::Gated(Gated::default()),
         Architecture::Standard(Standard::default()),
     ];
-    let config = |architecture| {
-        let mut config = TrainConfig {
-            batch: 1024,
-            seed: options.seed,
-            ..TrainConfig::new(options.d, width, k, options.samples)
-        };
-        config.set_architecture(architecture);
-        config
+    let config = |architecture| TrainConfig {
+        architecture,
+        batch: 1024,
+        lr: 0.015, // few latents, and only two thousand steps
+        seed: options.seed,
+        ..TrainConfig::new(options.d, width, k, options.samples)
     };
     architectures.map(config).to_vec()
 }

@@ -45,7 +45,7 @@ impl Default for Standard {
     /// Plain L1. The weight is for inputs of variance 1 a dimension and an error counted as the FVU.
     fn default() -> Self {
         Self {
-            l1: 0.01,
+            l1: 0.03,
             p_end: 1.0,
             p_start: 0.2,
         }
@@ -66,7 +66,7 @@ impl Default for Gated {
     /// the FVU.
     fn default() -> Self {
         Self {
-            l1: 0.01,
+            l1: 0.07,
             aux_to_decoder: false,
         }
     }
@@ -116,7 +116,7 @@ impl JumpRelu {
     pub fn aiming_at(target: f64) -> Self {
         Self {
             penalty: JumpPenalty::TargetL0 {
-                weight: 0.1,
+                weight: 0.3,
                 target,
             },
             bandwidth: 0.2,
@@ -339,11 +339,6 @@ impl TrainConfig {
             sites: 1,
             conventions: Conventions::default(),
         }
-    }
-
-    /// Trains this instead, with the conventions that suit it; the rest stays.
-    pub fn set_architecture(&mut self, architecture: Architecture) {
-        self.architecture = architecture;
     }
 
     /// Latents kept a row, where the architecture keeps a number of them.

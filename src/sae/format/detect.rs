@@ -2,10 +2,11 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 
-use super::{Error, Format, WEIGHTS, malformed, read_file};
+use super::pt::Checkpoint;
+use super::{Error, Format, WEIGHTS, malformed, pickle, read_file};
 
 /// Files that tell a format by their names, under a directory.
-const SIGNS: [(&str, Format); 8] = [
+const SIGNS: [(&str, Format); 9] = [
     (WEIGHTS, Format::SaeLens),
     ("sae.safetensors", Format::Sparsify),
     ("params.safetensors", Format::GemmaScope2),
@@ -13,6 +14,7 @@ const SIGNS: [(&str, Format); 8] = [
     ("hyperparams.json", Format::LlamaScope),
     ("ae.pt", Format::DictionaryLearning),
     ("cc_weights.pt", Format::Crosscoder),
+    ("autoencoder.pt", Format::OpenAi),
     ("layer_0.safetensors", Format::CircuitTracer),
 ];
 
@@ -75,13 +77,10 @@ fn of_file(path: &Path) -> Result<Format, Error> {
     if let Some((_, format)) = SIGNS.iter().find(|(sign, _)| *sign == name) {
         return Ok(*format);
     }
-    let dir = path.parent().unwrap_or(Path::new(""));
     match path.extension().and_then(|e| e.to_str()) {
         Some("safetensors") => of_tensors(path),
         Some("npz") => Ok(Format::GemmaScope),
-        Some("pt" | "pth") if dir.join("config.json").exists() => Ok(Format::DictionaryLearning),
-        Some("pt" | "pth") if dir.join("cfg.json").exists() => Ok(Format::Crosscoder),
-        Some("pt" | "pth") => Ok(Format::OpenAi),
+        Some("pt" | "pth") => of_state(path),
         _ => {
             read_file(path)?;
             Err(malformed(
@@ -90,6 +89,18 @@ fn of_file(path: &Path) -> Result<Format, Error> {
             ))
         }
     }
+}
+
+/// By the names in a state dict.
+fn of_state(path: &Path) -> Result<Format, Error> {
+    let bytes = read_file(path)?;
+    let file = Checkpoint::parse(path, &bytes)?;
+    let get = |name| file.pickle.get(file.root(), name);
+    Ok(match (get("pre_bias"), get("W_enc")) {
+        (Some(_), _) => Format::OpenAi,
+        (_, Some(pickle::Value::Tensor(w))) if w.size.len() == 3 => Format::Crosscoder,
+        _ => Format::DictionaryLearning,
+    })
 }
 
 fn of_tensors(path: &Path) -> Result<Format, Error> {

@@ -9,10 +9,21 @@
 //! by decoder norms), so that a [`Sae`] gives that tool's latents for raw activations. What cannot be
 //! folded, and what a format cannot hold, is refused by name.
 
+mod archive;
+mod bytes;
 mod circuit_tracer;
+mod crosscoder;
 mod detect;
+mod dictionary_learning;
+mod gemma_scope;
 mod gemma_scope_2;
 mod llama_scope;
+pub mod neuronpedia;
+mod npz;
+mod openai;
+mod pickle;
+mod plain;
+mod pt;
 mod saelens;
 mod sparsify;
 mod summary;
@@ -32,6 +43,7 @@ use crate::capture::store::write_whole;
 use crate::device;
 
 pub use detect::detect;
+pub use openai::layer_norm;
 pub use summary::{Range, Summary, summary};
 pub(super) use tensors::Tensors;
 
@@ -51,9 +63,12 @@ pub enum Format {
     SaeLens,
     /// EleutherAI's sparsify: a directory with `sae.safetensors` and `cfg.json`.
     Sparsify,
-    /// dictionary_learning: a directory with `ae.pt` and `config.json`.
+    /// dictionary_learning: a directory with `ae.pt` and `config.json`, or a `.pt` file. The state of
+    /// a run that is not over is read too. As in the tool's own loader, an `AutoEncoder`'s decoder is
+    /// made unit length. Its settings are under `metadata.dictionary_learning`.
     DictionaryLearning,
-    /// Gemma Scope: `params.npz`.
+    /// Gemma Scope: `params.npz`. Those of the embedding act on what the model makes of it, `√d`
+    /// times as long.
     GemmaScope,
     /// Gemma Scope 2: `params.safetensors` and `config.json`.
     #[serde(rename = "gemma_scope_2")]
@@ -62,10 +77,13 @@ pub enum Format {
     CircuitTracer,
     /// Llama Scope: `hyperparams.json` and `checkpoints/final.safetensors`.
     LlamaScope,
-    /// OpenAI's sparse_autoencoder: one `.pt` file.
+    /// OpenAI's sparse_autoencoder: one `.pt` file. Its TopK autoencoders act on rows that
+    /// [`layer_norm`] made, not on raw ones; `metadata.normalize_activations` is then `layer_norm`,
+    /// and no other format takes them.
     #[serde(rename = "openai")]
     OpenAi,
-    /// The crosscoders of model diffing: `cc_weights.pt` and `cfg.json`.
+    /// The crosscoders of model diffing: `cc_weights.pt` and `cfg.json`, which is under
+    /// `metadata.crosscoder`.
     Crosscoder,
 }
 
@@ -118,7 +136,7 @@ impl FromStr for Format {
 /// An autoencoder that was read.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The autoencoder, for raw activations.
+    /// The autoencoder, for raw activations (but see [`Format::OpenAi`]).
     pub sae: Sae,
     /// What the files say about where it belongs, by SAELens's names: `model_name`, `hook_name`, and
     /// whatever else they hold.
@@ -162,17 +180,17 @@ pub fn read(path: &Path, format: Option<Format>, device: &Device) -> Result<Load
         Format::GemmaScope2 => gemma_scope_2::read(path, device),
         Format::CircuitTracer => circuit_tracer::read(path, device),
         Format::LlamaScope => llama_scope::read(path, device),
-        // The formats of pickles and NumPy archives belong here.
-        Format::DictionaryLearning | Format::GemmaScope | Format::OpenAi | Format::Crosscoder => {
-            Err(malformed(path, format!("{format} is not supported yet")))
-        }
+        Format::DictionaryLearning => dictionary_learning::read(path, device),
+        Format::GemmaScope => gemma_scope::read(path, device),
+        Format::OpenAi => openai::read(path, device),
+        Format::Crosscoder => crosscoder::read(path, device),
     }
 }
 
 /// Writes an autoencoder in this format: a directory or a file, as [`Format`] says.
 ///
 /// A [`BatchTopK`](Activation::BatchTopK) autoencoder is written as the JumpReLU autoencoder that it
-/// is when used; only SAELens's directories say what it was. Where a format never takes `b_dec` from
+/// is when used; only the directories of SAELens and dictionary_learning say what it was. Where a format never takes `b_dec` from
 /// the input, or always does, the difference goes into `b_enc`.
 ///
 /// # Errors
@@ -184,17 +202,49 @@ pub async fn write(sae: &Sae, metadata: &Value, path: &Path, format: Format) -> 
     if sae.sites > 1 && !matches!(format, Format::SaeLens | Format::Crosscoder) {
         return Err(cannot(format, "a crosscoder of several sites"));
     }
+    if is_normalized(metadata) && format != Format::OpenAi {
+        return Err(cannot(format, "an autoencoder of normalised rows"));
+    }
     match format {
         Format::SaeLens => saelens::write(sae, metadata, path).await,
         Format::Sparsify => sparsify::write(sae, metadata, path).await,
         Format::GemmaScope2 => gemma_scope_2::write(sae, metadata, path).await,
         Format::CircuitTracer => circuit_tracer::write(sae, metadata, path).await,
         Format::LlamaScope => llama_scope::write(sae, metadata, path).await,
-        // The formats of pickles and NumPy archives belong here.
-        Format::DictionaryLearning | Format::GemmaScope | Format::OpenAi | Format::Crosscoder => {
-            Err(Error::Config(format!("{format} is not supported yet")))
-        }
+        Format::DictionaryLearning => dictionary_learning::write(sae, metadata, path).await,
+        Format::GemmaScope => gemma_scope::write(sae, metadata, path).await,
+        Format::OpenAi => openai::write(sae, metadata, path).await,
+        Format::Crosscoder => crosscoder::write(sae, metadata, path).await,
     }
+}
+
+/// Reads an autoencoder from the bytes of a format's one file of weights, as fuzzing does: what
+/// would lie beside it is not there.
+///
+/// # Errors
+/// Those of [`read`]; a format whose weights are no `.pt` or `.npz` file.
+#[doc(hidden)]
+pub fn read_bytes(bytes: &[u8], format: Format, device: &Device) -> Result<Loaded, Error> {
+    let path = Path::new("bytes");
+    match format {
+        Format::DictionaryLearning => dictionary_learning::parse(path, bytes, Value::Null, device),
+        Format::GemmaScope => gemma_scope::parse(path, bytes, device),
+        Format::OpenAi => openai::parse(path, bytes, device),
+        Format::Crosscoder => crosscoder::parse(path, bytes, device),
+        other => Err(Error::Config(format!("{other} is a folder"))),
+    }
+}
+
+/// Reads a pickle of tensors and plain values, as fuzzing does.
+///
+/// # Errors
+/// Says what is refused.
+#[doc(hidden)]
+pub fn read_pickle(bytes: &[u8]) -> Result<(), Error> {
+    let pickle = pickle::Pickle::parse(bytes);
+    pickle
+        .map(drop)
+        .map_err(|e| malformed(Path::new("bytes"), e))
 }
 
 /// Writes our own directory: the weights, then the configuration, each to a temporary file that is
@@ -266,20 +316,25 @@ async fn least(sae: &Sae) -> Result<f32, Error> {
     Ok(values.into_iter().fold(f32::INFINITY, f32::min))
 }
 
-/// The same autoencoder, `b_dec` not taken from its input: what `W_enc` makes of `b_dec` moves into
-/// the encoder's bias, and with [`Activation::Gated`] into that of the magnitudes.
-fn without_subtraction(mut sae: Sae) -> Sae {
-    if !sae.subtract_b_dec {
+/// The same autoencoder, `b_dec` taken from its input (`on`) or not: what `W_enc` makes of `b_dec`
+/// moves into the encoder's bias. With [`Activation::Gated`] into that of the magnitudes as well.
+fn subtracting(mut sae: Sae, on: bool) -> Sae {
+    if sae.subtract_b_dec == on {
         return sae;
     }
     let moved = (sae.w_enc.clone() * sae.b_dec.clone().unsqueeze()).sum_dim(1);
-    let moved = moved.squeeze_dim::<1>(1);
+    let moved = moved.squeeze_dim::<1>(1) * if on { 1.0 } else { -1.0 };
     if let Activation::Gated { r_mag, b_mag } = &mut sae.activation {
-        *b_mag = b_mag.clone() - r_mag.clone().exp() * moved.clone();
+        *b_mag = b_mag.clone() + r_mag.clone().exp() * moved.clone();
     }
-    sae.b_enc = sae.b_enc - moved;
-    sae.subtract_b_dec = false;
+    sae.b_enc = sae.b_enc + moved;
+    sae.subtract_b_dec = on;
     sae
+}
+
+/// The same autoencoder, `b_dec` left in its input.
+fn without_subtraction(sae: Sae) -> Sae {
+    subtracting(sae, false)
 }
 
 /// Latents in units of their decoder rows, and these of length 1.
@@ -291,6 +346,11 @@ fn unit_decoder(sae: Sae) -> Sae {
         b_enc: sae.b_enc * norm.squeeze_dim(1),
         ..sae
     }
+}
+
+/// Whether its rows are normalised one by one, as [`layer_norm`] does.
+fn is_normalized(metadata: &Value) -> bool {
+    metadata["normalize_activations"] == "layer_norm"
 }
 
 /// A transcoder, as other tools have it: what it writes is not what it read.
@@ -349,6 +409,14 @@ fn make_dir(dir: &Path) -> Result<(), Error> {
         path: dir.into(),
         source,
     })
+}
+
+/// Makes the directory that a file will lie in.
+fn make_parent(file: &Path) -> Result<(), Error> {
+    match file.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => make_dir(dir),
+        _ => Ok(()),
+    }
 }
 
 fn cannot(format: Format, what: impl Display) -> Error {
