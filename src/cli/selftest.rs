@@ -5,7 +5,7 @@ use clap::Args;
 use super::{DeviceOption, Failure, bar, print_json};
 use crate::sae::selftest::{Found, selftest};
 use crate::sae::synthetic::{Features, Synthetic};
-use crate::sae::{Architecture, Gated, JumpRelu, Matryoshka, Standard, TrainConfig};
+use crate::sae::{Architecture, Gated, JumpPenalty, JumpRelu, Matryoshka, Standard, TrainConfig};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -67,7 +67,13 @@ fn configs(options: &Options) -> Vec<TrainConfig> {
         Architecture::TopK { k },
         Architecture::BatchTopK { k },
         Architecture::Matryoshka(Matryoshka::halving(k, width)),
-        Architecture::JumpRelu(JumpRelu::aiming_at(k as f64)),
+        Architecture::JumpRelu(JumpRelu {
+            penalty: JumpPenalty::Tanh {
+                l0: 0.02,
+                scale: 1.0,
+            },
+            ..JumpRelu::aiming_at(k as f64)
+        }),
         Architecture::Gated(Gated::default()),
         Architecture::Standard(Standard::default()),
     ];

@@ -96,8 +96,8 @@ pub fn layer_norm(x: Tensor<2>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
     let mean = x.clone().mean_dim(1);
     let x = x - mean.clone();
     let variance = x.clone().square().sum_dim(1) / (d as f64 - 1.0);
-    let scale = variance.sqrt() + 1e-5;
-    (x / scale.clone(), mean, scale)
+    let deviation = variance.sqrt();
+    (x / (deviation.clone() + 1e-5), mean, deviation)
 }
 
 /// Writes a `.pt` file, or `autoencoder.pt` into a directory.
