@@ -85,6 +85,10 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     let device = options.device.open()?;
     refuse_unfinished(&options.sae)?;
     let format::Loaded { sae, metadata, .. } = format::read(&options.sae, None, device.tensor())?;
+    if metadata["normalize_activations"] == "layer_norm" {
+        let text = "it acts on rows that are layer-normalised first, which eval does not do";
+        return Err(format!("{}: {text}", options.sae.display()).into());
+    }
     let trained = metadata["hook_name"].as_str().map(str::to_owned);
     let is_store = Path::new(&options.source).is_dir();
     let hook = options
@@ -92,10 +96,20 @@ fn eval(options: &Eval) -> Result<(), Failure> {
         .clone()
         .or(if is_store { trained.clone() } else { None });
     let all = open_source(&options.source, hook.as_deref())?;
-    let source = all.sub(rows(&options.rows, all.rows())?)?;
+    let range = rows(&options.rows, all.rows())?;
+    let source = all.sub(range.clone())?;
+    let written = written(&metadata);
+    let target = match &written {
+        None => source.clone(),
+        Some(hook) if is_store => open_source(&options.source, Some(hook))?.sub(range)?,
+        Some(hook) => {
+            let text = format!("it makes {hook}: measure it on a store that holds both hooks");
+            return Err(format!("{}: {text}", options.sae.display()).into());
+        }
+    };
     let progress = bar("evaluate", "rows", source.rows() as u64);
-    let reconstruction =
-        session::evaluate(&sae, &source, &device, |n| progress.set_position(n as u64))?;
+    let seen = |n| progress.set_position(n as u64);
+    let reconstruction = session::evaluate_pair(&sae, &source, &target, &device, seen)?;
     progress.finish_and_clear();
     let spliced = match (&options.model, &options.text) {
         (Some(model), Some(text)) => {
@@ -104,7 +118,10 @@ fn eval(options: &Eval) -> Result<(), Failure> {
                 .clone()
                 .or(trained)
                 .ok_or("the autoencoder names no hook; give --hook")?;
-            let accumulator = SplicedAccumulator::new(sae, &hook);
+            let accumulator = match &written {
+                Some(written) => SplicedAccumulator::across(sae, &hook, written),
+                None => SplicedAccumulator::new(sae, &hook),
+            };
             Some(splice(accumulator, model, text, options, &device)?)
         }
         _ => None,
@@ -126,6 +143,12 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     } else {
         print(&found)
     }
+}
+
+/// The hook that a transcoder writes to.
+fn written(metadata: &serde_json::Value) -> Option<String> {
+    let hook = metadata["hook_name_out"].as_str()?;
+    (metadata["hook_name"] != hook).then(|| hook.to_owned())
 }
 
 /// A training run without its autoencoder is one that has not come to its end.

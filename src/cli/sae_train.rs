@@ -196,7 +196,7 @@ fn job(options: &Train, choice: &Choice, many: bool) -> Result<(Job, usize), Fai
     let config = config(options, choice, &source)?;
     config.check()?;
     let out = match many {
-        true => options.out.join(label(choice, config.d_sae)),
+        true => options.out.join(label(options, choice, config.d_sae)),
         false => options.out.clone(),
     };
     let job = Job {
@@ -257,15 +257,15 @@ fn architecture(options: &Train, choice: &Choice, d_sae: usize) -> Architecture 
     }
 }
 
-/// The directory of one of many: `blocks.3.hook_resid_post/topk-k32-w3072-s0`.
-fn label(choice: &Choice, d_sae: usize) -> PathBuf {
+/// The directory of one of many: `topk-k32-w3072-s0`, of several hooks in one of the hook's name.
+fn label(options: &Train, choice: &Choice, d_sae: usize) -> PathBuf {
     let arch = choice.arch.to_possible_value();
     let arch = arch.map_or_else(String::new, |a| a.get_name().to_string());
     let name = format!("{arch}-k{}-w{d_sae}-s{}", choice.k, choice.seed);
-    choice
-        .hook
-        .map_or_else(PathBuf::new, PathBuf::from)
-        .join(name)
+    match choice.hook {
+        Some(hook) if options.hook.len() > 1 => PathBuf::from(hook).join(name),
+        _ => PathBuf::from(name),
+    }
 }
 
 fn report(options: &Train, jobs: &[Job], last: Vec<Option<LogLine>>) -> Result<(), Failure> {

@@ -518,24 +518,55 @@ pub fn evaluate(
     sae: &Sae,
     source: &Source,
     device: &Device,
+    seen: impl FnMut(usize),
+) -> Result<Reconstruction, Error> {
+    evaluate_pair(sae, source, source, device, seen)
+}
+
+/// The same for a transcoder, which is to make the rows of `target` of those of `source`.
+///
+/// # Errors
+/// Widths that do not fit the autoencoder, rows that differ in number; a source or the device failed.
+pub fn evaluate_pair(
+    sae: &Sae,
+    source: &Source,
+    target: &Source,
+    device: &Device,
     mut seen: impl FnMut(usize),
 ) -> Result<Reconstruction, Error> {
-    if source.width() != sae.d_in() {
-        let text = format!(
-            "{} has rows of width {}, the autoencoder takes {}",
-            source.name(),
-            source.width(),
-            sae.d_in()
-        );
+    let (name, width) = (source.name(), source.width());
+    if width != sae.d_in() {
+        let takes = sae.d_in();
+        let text = format!("{name} has rows of width {width}, the autoencoder takes {takes}");
         return Err(Error::Config(text));
     }
-    let (mut all, mut rows) = (Accumulator::new(sae.d_sae()), Vec::new());
+    if target.width() != sae.d_out() || target.rows() != source.rows() {
+        return Err(Error::Config(format!(
+            "{} has {} rows of width {}; {} of width {} are to be made of {name}",
+            target.name(),
+            target.rows(),
+            target.width(),
+            source.rows(),
+            sae.d_out()
+        )));
+    }
+    let same = target.name() == name;
+    let read = |source: &Source, range| {
+        let mut rows = Vec::new();
+        source.read_rows(range, &mut rows)?;
+        Ok::<_, Error>(batch_tensor(rows, source.width(), device.tensor()))
+    };
+    let mut all = Accumulator::new(sae.d_sae());
     for start in (0..source.rows()).step_by(2048) {
-        let end = (start + 2048).min(source.rows());
-        source.read_rows(start..end, &mut rows)?;
-        let x = batch_tensor(std::mem::take(&mut rows), sae.d_in(), device.tensor());
-        block_on(all.add(sae, x))?;
-        seen(end);
+        let range = start..(start + 2048).min(source.rows());
+        let x = read(source, range.clone())?;
+        let y = if same {
+            x.clone()
+        } else {
+            read(target, range.clone())?
+        };
+        block_on(all.add_pair(sae, x, y))?;
+        seen(range.end);
     }
     Ok(all.finish())
 }

@@ -293,3 +293,52 @@ fn a_selftest_shows_what_training_finds() {
     }
     bench.fails("sae selftest --active 300", &["active = 300"]);
 }
+
+#[test]
+fn a_transcoder_is_trained_saved_and_measured_on_what_it_makes() {
+    let bench = Bench::with_store();
+    let to = "blocks.3.hook_resid_post";
+    let more = format!("--hook {HOOK} --target-hook {to} --arch batch-topk");
+    bench.ok(&line("acts", "transcoder", &more));
+    let json = bench.json("sae eval transcoder acts");
+    let fvu = json["reconstruction"]["fvu"].as_f64().unwrap();
+    assert!(fvu < 0.9, "{json}");
+    // Of what it reads it says less than of what it writes.
+    let config = fs::read_to_string(bench.path("transcoder/cfg.json")).unwrap();
+    assert!(config.contains(to), "{config}");
+    bench.write("transcoder/cfg.json", config.replace(to, HOOK));
+    let json = bench.json("sae eval transcoder acts");
+    assert!(
+        json["reconstruction"]["fvu"].as_f64().unwrap() > fvu,
+        "{json}"
+    );
+    bench.write("transcoder/cfg.json", config);
+    matrix(&bench.path("x.safetensors"), 30, 128, scattered);
+    bench.fails("sae eval transcoder x.safetensors", &[to, "store"]);
+}
+
+#[test]
+fn several_are_trained_in_one_pass_each_in_its_directory() {
+    let bench = Bench::with_store();
+    let more = format!("--hook {HOOK} --arch topk jump-relu gated --seed 1 2");
+    let json = bench.json(&line("acts", "many", &more));
+    assert_eq!(json.as_array().unwrap().len(), 6, "{json}");
+    for name in ["topk-k4-w64-s1", "jump-relu-k4-w64-s2", "gated-k4-w64-s1"] {
+        let json = bench.json(&format!("sae eval many/{name} acts"));
+        assert!(
+            json["reconstruction"]["l0"].as_f64().unwrap() > 0.0,
+            "{name}: {json}"
+        );
+    }
+    let json = bench.json("sae show many/jump-relu-k4-w64-s2");
+    assert_eq!(json["activation"], "jumprelu", "{json}");
+    // Alone it is the same.
+    let more = format!("--hook {HOOK} --seed 1");
+    bench.ok(&line("acts", "alone", &more));
+    let weights = |dir: &str| fs::read(bench.path(dir).join("sae_weights.safetensors")).unwrap();
+    assert!(weights("alone") == weights("many/topk-k4-w64-s1"));
+    bench.usage(
+        &line("acts", "other", "--preset unknown"),
+        &["unknown", "saelens"],
+    );
+}

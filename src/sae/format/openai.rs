@@ -79,16 +79,17 @@ fn activation(file: &Checkpoint<'_>) -> Result<Option<f64>, Error> {
 }
 
 /// Rows of mean 0 and standard deviation 1, with what undoes it: `(x − mean) / (std + 1e-5)`, the
-/// mean and `std + 1e-5`, these two `[n, 1]`. The deviation has `d − 1` below it, as PyTorch's.
+/// mean and `std`, these two `[n, 1]`. The deviation has `d − 1` below it, as PyTorch's; what was made
+/// of such rows is multiplied by `std` alone, as the tool has it.
 ///
 /// ```
 /// use burn::tensor::Tensor;
 /// use inscape::{Device, sae::format::layer_norm};
 ///
 /// let x = Tensor::<2>::from_floats([[1.0, 2.0, 3.0]], Device::cpu().tensor());
-/// let (normal, mean, scale) = layer_norm(x);
+/// let (normal, mean, deviation) = layer_norm(x);
 /// assert_eq!(mean.into_data().try_to_vec::<f32>().unwrap(), [2.0]);
-/// assert_eq!(scale.into_data().try_to_vec::<f32>().unwrap(), [1.00001]);
+/// assert_eq!(deviation.into_data().try_to_vec::<f32>().unwrap(), [1.0]);
 /// assert_eq!(normal.into_data().try_to_vec::<f32>().unwrap()[1], 0.0);
 /// ```
 pub fn layer_norm(x: Tensor<2>) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
