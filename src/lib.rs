@@ -39,7 +39,7 @@
 //! | [`hook`] | named points ⇄ TransformerLens names; what one call observes and edits |
 //! | [`model`] | BERT and Llama families; loading |
 //! | [`capture`] | a model over a text, streamed to a store on disk; the store itself |
-//! | [`sae`] | TopK autoencoders: training step, sessions with resume, evaluation, files |
+//! | [`sae`] | sparse autoencoders of every kind: training step, sessions with resume, evaluation, files |
 //! | [`similarity`] | linear CKA, RSA, mutual nearest neighbours |
 //! | [`geometry`] | clusters of directions, features of more dimensions, analogies, spectra |
 //! | [`report`] | one self-contained HTML page |

@@ -220,7 +220,13 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
     config.conventions.subtract_b_dec = options.target_hook.is_none();
     config.architecture = architecture(options, choice, d_sae);
     if let Some(preset) = options.preset {
+        if preset == Preset::AnthropicJumpRelu && choice.arch != Arch::JumpRelu {
+            return Err("--preset anthropic-jumprelu is for --arch jump-relu".into());
+        }
         preset.apply(&mut config, source.width());
+    }
+    if let Some(l1) = options.l1 {
+        set_l1(&mut config.architecture, l1)?;
     }
     config.lr = options.lr.unwrap_or(config.lr);
     config.dead_after = options.dead_after.unwrap_or(config.dead_after);
@@ -235,26 +241,27 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
 
 fn architecture(options: &Train, choice: &Choice, d_sae: usize) -> Architecture {
     let k = choice.k;
-    let l1 = |default| options.l1.unwrap_or(default);
     match choice.arch {
         Arch::Topk => Architecture::TopK { k },
         Arch::BatchTopk => Architecture::BatchTopK { k },
         Arch::Matryoshka => Architecture::Matryoshka(Matryoshka::halving(k, d_sae)),
         Arch::JumpRelu => Architecture::JumpRelu(JumpRelu::aiming_at(k as f64)),
-        Arch::Gated => Architecture::Gated(Gated {
-            l1: l1(Gated::default().l1),
-            ..Gated::default()
-        }),
-        Arch::Standard => Architecture::Standard(Standard {
-            l1: l1(Standard::default().l1),
-            ..Standard::default()
-        }),
+        Arch::Gated => Architecture::Gated(Gated::default()),
+        Arch::Standard => Architecture::Standard(Standard::default()),
         Arch::PAnneal => Architecture::Standard(Standard {
-            l1: l1(Standard::default().l1),
             p_end: options.p_end,
             ..Standard::default()
         }),
     }
+}
+
+fn set_l1(architecture: &mut Architecture, l1: f64) -> Result<(), Failure> {
+    match architecture {
+        Architecture::Standard(s) => s.l1 = l1,
+        Architecture::Gated(g) => g.l1 = l1,
+        _ => return Err("--l1 is for --arch standard, p-anneal and gated".into()),
+    }
+    Ok(())
 }
 
 /// The directory of one of many: `topk-k32-w3072-s0`, of several hooks in one of the hook's name.

@@ -228,7 +228,7 @@ impl Gather<'_> {
         let unembedding = self
             .network
             .and_then(|n| n.model.unembedding())
-            .filter(|u| u.dims()[1] == sae.d_in());
+            .filter(|u| u.dims()[1] == sae.d_out());
         let (raised, lowered) = match unembedding {
             Some(u) => features::promoted(sae, f.index, &u, TOKENS)?,
             None => Default::default(),

@@ -114,8 +114,12 @@ pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Tr
     if let Some(f) = saved.dead.iter().find(|f| !(0..d_sae).contains(*f)) {
         return Err(malformed(path, format!("dead latent {f} of {d_sae}")));
     }
-    let empty = init::start(&info.config, info.d_in, vec![0.0; info.d_out], device);
+    let widths = (info.d_in, info.target.is_some());
+    let empty = init::start(&info.config, widths, vec![0.0; info.d_out], device);
     let scale = saved.scale_bits.map(f64::from_bits);
+    if !scale.iter().all(|s| s.is_finite() && *s > 0.0) {
+        return Err(malformed(path, format!("scales {scale:?}")));
+    }
     let mut trainer = Trainer::at(empty, info.config.clone(), scale, saved.step);
     for (name, shape, slot) in state(&mut trainer) {
         match slot {

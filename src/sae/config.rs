@@ -159,7 +159,7 @@ pub enum Reduction {
     Variance,
     /// Rows: a mean of summed squares (SAELens, dictionary_learning).
     Rows,
-    /// Elements: a mean over all (OpenAI).
+    /// Elements: a mean over all (overcomplete).
     Elements,
 }
 
@@ -312,7 +312,7 @@ pub struct TrainConfig {
 impl TrainConfig {
     /// TopK with the defaults for activations of width `d_in`: learning rate 2e-3 at 3072 latents,
     /// falling with the root of the width (the scaling of Gao et al. 2024), Adam (0.9, 0.999), 5 % warm-up, decay
-    /// over the last half, clipping at 1, α = 1/32, `k_aux = d_in / 2`, dead after an eighth of
+    /// over the last half, clipping at 1, α = 1/32, `k_aux = d_in / 2` (at most 1,024 and `d_sae`), dead after an eighth of
     /// the run or 10 M activations.
     pub fn new(d_in: usize, d_sae: usize, k: usize, tokens: u64) -> Self {
         Self {
@@ -373,9 +373,17 @@ impl TrainConfig {
         self.check_sizes()?;
         self.architecture.check(self.d_sae)?;
         positive("lr", self.lr)?;
-        if self.clip.is_nan() || self.clip <= 0.0 {
-            return bad(format!("clip = {}: a positive number is needed", self.clip));
+        positive("clip", self.clip)?;
+        let weights = [
+            ("aux_alpha", self.aux_alpha),
+            ("multi_topk", self.conventions.multi_topk),
+        ];
+        for (name, x) in weights {
+            if !(x >= 0.0 && x.is_finite()) {
+                return bad(format!("{name} = {x}: a number of at least 0 is needed"));
+            }
         }
+        self.check_together()?;
         positive("decoder_norm", self.conventions.decoder_norm)?;
         share("warmup", self.warmup)?;
         share("decay", self.decay)?;
@@ -387,6 +395,34 @@ impl TrainConfig {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses settings that do not go together.
+    fn check_together(&self) -> Result<(), Error> {
+        let of_batch = matches!(
+            self.architecture,
+            Architecture::BatchTopK { .. } | Architecture::Matryoshka(_)
+        );
+        let start = self.conventions.threshold_start;
+        if of_batch && start > self.steps() {
+            let steps = self.steps();
+            return bad(format!(
+                "threshold_start = {start}: a run of {steps} steps never sets the threshold"
+            ));
+        }
+        if of_batch && self.batch as u64 * self.d_sae as u64 >= 1 << 31 {
+            let (batch, d_sae) = (self.batch, self.d_sae);
+            return bad(format!(
+                "batch = {batch} with width = {d_sae}: their product must stay below 2^31 where latents are chosen over a whole batch"
+            ));
+        }
+        if self.k_start.is_some() && self.k().is_none() {
+            return bad("k_start: this architecture keeps no number of latents".into());
+        }
+        if self.sites > 1 && self.conventions.unit_decoder && self.k().is_none() {
+            return bad("a crosscoder's penalty weighs latents by their decoders' lengths: it needs unit_decoder = false".into());
+        }
+        Ok(())
     }
 
     fn check_sizes(&self) -> Result<(), Error> {
@@ -412,6 +448,13 @@ impl TrainConfig {
             Self { tokens, batch, .. } if *tokens < *batch as u64 => bad(format!(
                 "tokens = {tokens} is less than one batch of {batch}"
             )),
+            Self { dead_after: 0, .. } => {
+                bad("dead_after = 0: every latent would always be dead".into())
+            }
+            Self {
+                resample_every: Some(0),
+                ..
+            } => bad("resample_every = 0: at least 1 is needed".into()),
             Self { sites: 0, .. } => bad("sites = 0: a row holds at least one activation".into()),
             Self {
                 lazy_adam: true,
@@ -488,7 +531,9 @@ impl Architecture {
                 match j.penalty {
                     JumpPenalty::Step { l0 } => weight("l0", l0),
                     JumpPenalty::Tanh { l0, scale } => weight("l0", l0).and(weight("scale", scale)),
-                    JumpPenalty::TargetL0 { weight: w, target } if target > 0.0 => {
+                    JumpPenalty::TargetL0 { weight: w, target }
+                        if target > 0.0 && target.is_finite() =>
+                    {
                         weight("weight", w)
                     }
                     JumpPenalty::TargetL0 { target, .. } => {

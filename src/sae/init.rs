@@ -99,10 +99,15 @@ pub(super) fn input_scale(rows: &[f32], centre: &[f32], scale: InputScale) -> f6
     if factor.is_finite() { factor } else { 1.0 }
 }
 
-/// The start: random decoder rows of the wanted length, the encoder their copy (where something else
-/// than the input is to be made: random rows of its own), no encoder bias, the given `b_dec`, no
+/// The start: random decoder rows of the wanted length, the encoder their copy (of a transcoder:
+/// random rows of its own), no encoder bias, the given `b_dec`, no
 /// skip. The draws depend on the seed alone.
-pub(super) fn start(config: &TrainConfig, d_in: usize, b_dec: Vec<f32>, device: &Device) -> Sae {
+pub(super) fn start(
+    config: &TrainConfig,
+    (d_in, transcodes): (usize, bool),
+    b_dec: Vec<f32>,
+    device: &Device,
+) -> Sae {
     let (d_sae, d_out) = (config.d_sae, b_dec.len());
     let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
     let mut normal = || {
@@ -117,14 +122,14 @@ pub(super) fn start(config: &TrainConfig, d_in: usize, b_dec: Vec<f32>, device: 
         ))
     };
     let conventions = &config.conventions;
-    let w_dec = rows(d_out);
-    let w_enc = match d_in == d_out && conventions.subtract_b_dec {
-        true => w_dec.clone(),
-        false => rows(d_in),
+    let scaled = |w: Tensor<2>| match conventions.decoder_norm == 1.0 {
+        true => w,
+        false => w * conventions.decoder_norm,
     };
-    let w_dec = match conventions.decoder_norm == 1.0 {
-        true => w_dec,
-        false => w_dec * conventions.decoder_norm,
+    let w_dec = scaled(rows(d_out));
+    let w_enc = match transcodes {
+        true => scaled(rows(d_in)),
+        false => w_dec.clone(),
     };
     let vector = |value: f64| Tensor::<1>::zeros([d_sae], device) + value;
     let activation = match &config.architecture {

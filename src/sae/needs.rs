@@ -5,6 +5,7 @@ use std::path::Path;
 use super::session::{Job, SessionOptions};
 use super::{Architecture, Error};
 use crate::Device;
+use crate::capture::store::Source;
 use crate::ops::CHUNK;
 
 /// What a session needs at most, in bytes, to a few percent.
@@ -20,13 +21,13 @@ pub struct Needs {
 
 impl Needs {
     /// What these jobs need together.
-    pub fn of(jobs: &[Job], options: &SessionOptions) -> Self {
+    pub fn of(jobs: &[&Job], options: &SessionOptions) -> Self {
         let mut needs = Self {
             device: 0,
             host: 0,
             disk: 0,
         };
-        let (mut largest, mut names) = (0, Vec::new());
+        let (mut largest, mut read): (u64, Vec<&Source>) = (0, Vec::new());
         for job in jobs {
             let [d_in, d_out] = widths(job);
             let weights = 4 * (job.config.d_sae as u64 * (d_in + d_out));
@@ -34,12 +35,9 @@ impl Needs {
             needs.device += state + step(job);
             needs.disk += 2 * state + weights;
             largest = largest.max(state);
-            for source in [Some(&job.source), job.target.as_ref()]
-                .into_iter()
-                .flatten()
-            {
-                if !names.contains(&source.name()) {
-                    names.push(source.name());
+            for source in job.reads() {
+                if !read.iter().any(|other| other.is(source)) {
+                    read.push(source);
                     let rows = options.buffer_rows + job.config.batch;
                     needs.host += 4 * (rows * source.width()) as u64;
                 }

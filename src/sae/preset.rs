@@ -47,12 +47,14 @@ impl FromStr for Preset {
 }
 
 impl Preset {
-    /// Sets everything that the tool sets, for activations of width `d_in`; architecture, width, k,
-    /// tokens, batch and seed stay (but `anthropic-jumprelu` is an architecture).
+    /// Sets everything that the tool sets, the settings of the architecture included, for activations
+    /// of width `d_in`; which architecture, width, k, tokens, batch and seed stay (but
+    /// `anthropic-jumprelu` is an architecture).
     pub fn apply(self, config: &mut TrainConfig, d_in: usize) {
         let steps = config.steps() as f64;
+        let half_way = (config.steps() / 2).max(1);
         let root = (config.d_sae as f64 / f64::from(1 << 14)).sqrt();
-        let half = (d_in / 2).clamp(1, config.d_sae.min(1024));
+        let half = (d_in / 2).clamp(1, config.d_sae.clamp(1, 1024));
         match self {
             Self::SaeLens => {
                 free_decoder(config, 0.1);
@@ -64,6 +66,8 @@ impl Preset {
                 (c.aux_relu, c.aux_by_share) = (false, true);
                 (c.threshold_rate, c.threshold_start) = (0.01, 0);
                 (c.input_scale, c.b_dec) = (InputScale::None, BiasStart::Zero);
+                config.sparsity_warmup = 0.0;
+                saelens_architecture(&mut config.architecture);
             }
             Self::DictionaryLearning => {
                 unit_decoder(config);
@@ -72,8 +76,11 @@ impl Preset {
                 config.dead_after = 10_000_000;
                 let c = &mut config.conventions;
                 (c.reduction, c.aux_normaliser) = (Reduction::Rows, AuxNormaliser::Residual);
-                (c.threshold_rate, c.threshold_start) = (0.001, 1000);
+                // After 1,000 steps, where there are as many.
+                (c.threshold_rate, c.threshold_start) = (0.001, 1000.min(half_way));
                 (c.input_scale, c.b_dec) = (InputScale::MeanSquare, BiasStart::GeometricMedian);
+                config.sparsity_warmup = (2000.0 / steps).min(1.0);
+                dictionary_learning_architecture(config);
             }
             Self::Sparsify => {
                 unit_decoder(config);
@@ -120,6 +127,54 @@ impl Preset {
     }
 }
 
+/// The tool's weights, and the forms of the loss that it has.
+fn saelens_architecture(architecture: &mut Architecture) {
+    match architecture {
+        Architecture::Standard(s) => s.l1 = 1.0,
+        Architecture::Gated(g) => (g.l1, g.aux_to_decoder) = (1.0, true),
+        Architecture::Matryoshka(m) => m.mean = false,
+        Architecture::JumpRelu(j) => {
+            *j = JumpRelu {
+                penalty: JumpPenalty::Step { l0: 1.0 },
+                bandwidth: 0.05,
+                threshold: 0.01,
+                pre_act: 0.0,
+            }
+        }
+        Architecture::TopK { .. } | Architecture::BatchTopK { .. } => {}
+    }
+}
+
+/// The tool's weights and rates, which differ from trainer to trainer.
+fn dictionary_learning_architecture(config: &mut TrainConfig) {
+    match &mut config.architecture {
+        Architecture::Standard(s) => {
+            s.l1 = 0.1;
+            (config.lr, config.clip) = (1e-3, UNCLIPPED);
+            config.conventions.b_dec = BiasStart::Zero;
+        }
+        Architecture::Gated(g) => {
+            (g.l1, g.aux_to_decoder) = (0.1, false);
+            (config.lr, config.clip, config.adam.beta1) = (5e-5, UNCLIPPED, 0.0);
+            config.conventions.b_dec = BiasStart::Zero;
+        }
+        Architecture::JumpRelu(j) => {
+            let target = match j.penalty {
+                JumpPenalty::TargetL0 { target, .. } => target,
+                _ => 20.0,
+            };
+            let weight = 1.0;
+            j.penalty = JumpPenalty::TargetL0 { weight, target };
+            (j.bandwidth, j.threshold, j.pre_act) = (1e-3, 1e-3, 0.0);
+            (config.lr, config.adam.beta1) = (7e-5, 0.0);
+            config.conventions.subtract_b_dec = false;
+            config.conventions.b_dec = BiasStart::Zero;
+        }
+        Architecture::Matryoshka(m) => m.mean = true,
+        Architecture::TopK { .. } | Architecture::BatchTopK { .. } => {}
+    }
+}
+
 /// Decoder rows of any length; penalties weigh by it.
 fn free_decoder(config: &mut TrainConfig, norm: f64) {
     config.conventions.unit_decoder = false;
@@ -134,14 +189,36 @@ fn unit_decoder(config: &mut TrainConfig) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sae::{Gated, Matryoshka, Standard};
+
+    fn architectures() -> [Architecture; 6] {
+        [
+            Architecture::TopK { k: 32 },
+            Architecture::BatchTopK { k: 32 },
+            Architecture::Matryoshka(Matryoshka::halving(32, 4096)),
+            Architecture::JumpRelu(JumpRelu::aiming_at(32.0)),
+            Architecture::Gated(Gated::default()),
+            Architecture::Standard(Standard::default()),
+        ]
+    }
 
     #[test]
     fn every_preset_gives_a_run_that_can_be_made() {
         for (name, preset) in NAMES {
             assert_eq!(name.parse::<Preset>().unwrap(), preset);
-            let mut config = TrainConfig::new(768, 4096, 32, 1 << 20);
-            preset.apply(&mut config, 768);
-            config.check().unwrap_or_else(|e| panic!("{name}: {e}"));
+            for architecture in architectures() {
+                let mut config = TrainConfig {
+                    architecture,
+                    ..TrainConfig::new(768, 4096, 32, 1 << 20)
+                };
+                preset.apply(&mut config, 768);
+                let what = config.architecture.name();
+                config
+                    .check()
+                    .unwrap_or_else(|e| panic!("{name}, {what}: {e}"));
+            }
+            // What cannot be trained is for `check` to say.
+            preset.apply(&mut TrainConfig::new(0, 0, 1, 1), 0);
         }
         let wrong = "saelense".parse::<Preset>().unwrap_err().to_string();
         assert!(

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::arch::unit_rows;
-use super::{Error, Trainer};
+use super::{Activation, Architecture, Error, Trainer};
 use crate::device;
 
 /// Length of the encoder row of a latent that starts anew, of the mean of those that live.
@@ -14,7 +14,7 @@ const ENCODER_SHARE: f64 = 0.2;
 
 /// Gives every dead latent an input of the batch, drawn by squared error: its decoder row is the
 /// direction of what was to be made of it, its encoder row that of the input, at a fifth of the mean
-/// length; its bias and moments are 0. The draws depend on the seed and the step.
+/// length; its bias and moments are 0, its threshold or magnitude as at the start. The draws depend on the seed and the step.
 ///
 /// Cost: one reconstruction of the batch. Does nothing where no latent is dead.
 ///
@@ -52,8 +52,27 @@ pub(super) async fn resample(
         moments.m = moments.m.clone() * rows.clone();
         moments.v = moments.v.clone() * rows.clone();
     }
-    let bias = &mut trainer.moments.vectors[0];
-    (bias.m, bias.v) = (bias.m.clone() * kept.clone(), bias.v.clone() * kept.clone());
+    match &mut sae.activation {
+        Activation::JumpRelu { threshold } => {
+            let Architecture::JumpRelu(settings) = &trainer.config.architecture else {
+                unreachable!("thresholds are JumpReLU's")
+            };
+            let anew = (kept.ones_like() - kept.clone()) * settings.threshold;
+            *threshold = threshold.clone() * kept.clone() + anew;
+        }
+        Activation::Gated { r_mag, b_mag } => {
+            *r_mag = r_mag.clone() * kept.clone();
+            *b_mag = b_mag.clone() * kept.clone();
+        }
+        _ => {}
+    }
+    // Those of the latents: all but b_dec's.
+    for (i, bias) in trainer.moments.vectors.iter_mut().enumerate() {
+        if i != 1 {
+            bias.m = bias.m.clone() * kept.clone();
+            bias.v = bias.v.clone() * kept.clone();
+        }
+    }
     trainer.silent = trainer.silent.clone() * kept;
     Ok(())
 }
@@ -71,11 +90,13 @@ fn draw(errors: &[f64], m: usize, seed: u64) -> Vec<i32> {
     (0..m).map(|_| one(rng.random())).collect()
 }
 
-/// The mean length of the rows of `w` that are not dead: `[1]`.
+/// The mean length of the rows of `w` that are not dead, 1 if there is none: `[1]`.
 fn alive_length(w: &Tensor<2>, dead: &Tensor<1, Int>) -> Tensor<1> {
     let lengths = w.clone().square().sum_dim(1).sqrt().squeeze_dim::<1>(1);
     let alive = with_zeros(lengths.ones_like(), dead);
-    (lengths * alive.clone()).sum() / alive.sum().clamp_min(1.0)
+    let none = alive.clone().sum().equal_elem(0.0);
+    let mean = (lengths * alive.clone()).sum() / alive.sum().clamp_min(1.0);
+    mean.mask_fill(none, 1.0)
 }
 
 fn with_zeros(ones: Tensor<1>, dead: &Tensor<1, Int>) -> Tensor<1> {

@@ -119,6 +119,15 @@ pub struct Job {
     pub out: PathBuf,
 }
 
+impl Job {
+    /// What it reads: its source, and its target if it has one.
+    pub(super) fn reads(&self) -> impl Iterator<Item = &Source> {
+        [Some(&self.source), self.target.as_ref()]
+            .into_iter()
+            .flatten()
+    }
+}
+
 /// Trains to the end and writes the autoencoder. `seen` gets every line of the log.
 ///
 /// Memory: weights and moments (three times the parameters), one batch and what a
@@ -160,7 +169,9 @@ pub fn train_all(
     mut seen: impl FnMut(usize, &LogLine),
 ) -> Result<Vec<Sae>, Error> {
     check_together(jobs)?;
-    Needs::of(jobs, options).check(&jobs[0].out, device)?;
+    let left = |job: &&Job| !(options.resume && job.out.join(format::CONFIG).exists());
+    let left: Vec<&Job> = jobs.iter().filter(left).collect();
+    Needs::of(&left, options).check(&jobs[0].out, device)?;
     let order = jobs[0].config.seed;
     let (mut done, mut running) = (vec![None; jobs.len()], Vec::new());
     for (number, job) in jobs.iter().enumerate() {
@@ -173,7 +184,7 @@ pub fn train_all(
     let steps = jobs[0].config.steps();
     let first = running.iter().map(|r| r.trainer.steps_done()).min();
     let first = first.unwrap_or(steps);
-    let mut feeds = Feeds::new(jobs, order, options, first)?;
+    let mut feeds = Feeds::new(&left, order, options, first)?;
     for step in first + 1..=steps {
         let batches = feeds.next(device)?;
         for run in running.iter_mut().filter(|r| r.trainer.steps_done() < step) {
@@ -202,10 +213,7 @@ fn check_together(jobs: &[Job]) -> Result<(), Error> {
         if (ours.batch, ours.tokens) != (others.batch, others.tokens) {
             return bad("autoencoders trained together need the same batch and tokens".into());
         }
-        for source in [Some(&job.source), job.target.as_ref()]
-            .into_iter()
-            .flatten()
-        {
+        for source in job.reads() {
             if source.rows() != rows {
                 let (a, b) = (first.source.name(), source.name());
                 let n = source.rows();
@@ -225,28 +233,26 @@ fn check_together(jobs: &[Job]) -> Result<(), Error> {
 }
 
 /// The shuffled batches of every source that a session reads, all in one order.
-struct Feeds(Vec<(String, ShuffledBatches)>);
+struct Feeds(Vec<ShuffledBatches>);
 
 impl Feeds {
-    fn new(jobs: &[Job], seed: u64, options: &SessionOptions, first: u64) -> Result<Self, Error> {
-        let batch = jobs[0].config.batch;
-        let mut all: Vec<(String, ShuffledBatches)> = Vec::new();
-        for source in jobs
+    fn new(jobs: &[&Job], seed: u64, options: &SessionOptions, first: u64) -> Result<Self, Error> {
+        let mut all: Vec<ShuffledBatches> = Vec::new();
+        for (job, source) in jobs
             .iter()
-            .flat_map(|j| [Some(&j.source), j.target.as_ref()])
-            .flatten()
+            .flat_map(|job| job.reads().map(move |s| (job, s)))
         {
-            if all.iter().all(|(name, _)| name != source.name()) {
-                let feed = ShuffledBatches::new(source.clone(), seed, options.buffer_rows, batch)?;
-                all.push((source.name().into(), feed));
+            if !all.iter().any(|feed| feed.source().is(source)) {
+                let (rows, batch) = (options.buffer_rows, job.config.batch);
+                all.push(ShuffledBatches::new(source.clone(), seed, rows, batch)?);
             }
         }
-        all.iter_mut().for_each(|(_, feed)| feed.seek(first));
+        all.iter_mut().for_each(|feed| feed.seek(first));
         Ok(Self(all))
     }
 
     fn next(&mut self, device: &Device) -> Result<Vec<Tensor<2>>, Error> {
-        let one = |(_, feed): &mut (String, ShuffledBatches)| {
+        let one = |feed: &mut ShuffledBatches| {
             let (mut rows, d) = (Vec::new(), feed.source().width());
             feed.next_batch(&mut rows)?;
             Ok(batch_tensor(rows, d, device.tensor()))
@@ -255,7 +261,7 @@ impl Feeds {
     }
 
     fn of(&self, batches: &[Tensor<2>], source: &Source) -> Tensor<2> {
-        let at = self.0.iter().position(|(name, _)| name == source.name());
+        let at = self.0.iter().position(|feed| feed.source().is(source));
         batches[at.expect("every source has a feed")].clone()
     }
 }
@@ -550,7 +556,7 @@ pub fn evaluate_pair(
             sae.d_out()
         )));
     }
-    let same = target.name() == name;
+    let same = target.is(source);
     let read = |source: &Source, range| {
         let mut rows = Vec::new();
         source.read_rows(range, &mut rows)?;

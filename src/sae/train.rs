@@ -90,9 +90,14 @@ impl Trainer {
     ) -> Result<Self, Error> {
         config.check()?;
         check_sample(sample, d_in, &config)?;
+        if config.skip {
+            let text =
+                "a skip from the input to itself leaves nothing to learn: it is for transcoders";
+            return Err(Error::Config(text.into()));
+        }
         let centre = init::bias(sample, d_in, config.conventions.b_dec);
         let scale = init::input_scale(sample, &centre, config.conventions.input_scale);
-        let sae = init::start(&config, d_in, scaled(&centre, scale), device);
+        let sae = init::start(&config, (d_in, false), scaled(&centre, scale), device);
         Ok(Self::at(sae, config, [scale, scale], 0))
     }
 
@@ -121,7 +126,7 @@ impl Trainer {
         let centre = init::bias(target, d_out, conventions.b_dec);
         let about = init::bias(sample, d_in, conventions.b_dec);
         let scales = [scale(sample, &about), scale(target, &centre)];
-        let sae = init::start(&config, d_in, scaled(&centre, scales[1]), device);
+        let sae = init::start(&config, (d_in, true), scaled(&centre, scales[1]), device);
         Ok(Self::at(sae, config, scales, 0))
     }
 

@@ -47,6 +47,11 @@ enum Kind {
 type Fill = dyn Fn(Range<usize>, &mut [f32]) + Send + Sync;
 
 impl Source {
+    /// Whether it shows the same rows of what has the same name.
+    pub fn is(&self, other: &Self) -> bool {
+        (&self.name, self.width, &self.range) == (&other.name, other.width, &other.range)
+    }
+
     /// Opens `STORE_DIR:HOOK` or `FILE.safetensors:TENSOR`. The name may be left out where there is
     /// one hook, or one 2-D float tensor, only.
     ///

@@ -9,12 +9,17 @@ use crate::sae::loss::{Outcome, Pass, Term, squared_deviation, total};
 use crate::sae::places::Places;
 
 pub(in crate::sae) fn forward(pass: &Pass) -> Outcome {
-    let (at, values) = largest(pass, pass.now.k);
+    let weighed = pass.config.conventions.multi_topk;
+    let four = (4 * pass.now.k).min(pass.sae.d_sae()).min(1024);
+    let (all, all_values) = largest(pass, if weighed > 0.0 { four } else { pass.now.k });
+    // Values fall along a row: the k largest come first.
+    let at = Places(all.0.clone().map(|places| places.narrow(1, 0, pass.now.k)));
+    let values = all_values.clone().narrow(1, 0, pass.now.k);
     let error = pass.error(&at, values.clone());
     let (mut loss, mut signal) = pass.squared(&error);
     let mut terms = vec![Term::new(pass.sae, at, values, signal.clone())];
-    if pass.config.conventions.multi_topk > 0.0 {
-        let (more, by_more, term) = multi(pass);
+    if weighed > 0.0 {
+        let (more, by_more, term) = multi(pass, all, all_values);
         (loss, signal) = (loss + more, signal + by_more);
         terms.push(term);
     }
@@ -39,9 +44,8 @@ fn largest(pass: &Pass, k: usize) -> (Places, Tensor<2>) {
 }
 
 /// The loss of four times as many latents, weighed (Gao et al. 2024, 4.3): loss, signal, term.
-fn multi(pass: &Pass) -> (Tensor<1>, Tensor<2>, Term) {
+fn multi(pass: &Pass, at: Places, values: Tensor<2>) -> (Tensor<1>, Tensor<2>, Term) {
     let weight = pass.config.conventions.multi_topk;
-    let (at, values) = largest(pass, (4 * pass.now.k).min(pass.sae.d_sae()).min(1024));
     let (loss, signal) = pass.squared(&pass.error(&at, values.clone()));
     let (loss, signal) = (loss * weight, signal * weight);
     let mut term = Term::new(pass.sae, at, values, signal.clone());
