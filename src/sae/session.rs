@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{CHECKPOINT, checkpoint, restore};
 use super::eval::{Accumulator, Reconstruction};
 use super::format::{self, malformed};
-use super::train::batch_tensor;
+use super::train::{NO_SKIP, batch_tensor};
 use super::{Error, Needs, Sae, StepStats, TrainConfig, Trainer};
 use crate::Device;
 use crate::capture::store::{Manifest, ShuffledBatches, Source, write_whole};
@@ -209,6 +209,9 @@ fn check_together(jobs: &[Job]) -> Result<(), Error> {
     let rows = first.source.rows();
     for (i, job) in jobs.iter().enumerate() {
         job.config.check()?;
+        if job.config.skip && job.target.is_none() {
+            return bad(NO_SKIP.into());
+        }
         let (ours, others) = (&job.config, &first.config);
         if (ours.batch, ours.tokens) != (others.batch, others.tokens) {
             return bad("autoencoders trained together need the same batch and tokens".into());

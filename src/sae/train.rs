@@ -73,6 +73,10 @@ fn trained_vectors(activation: &Activation) -> usize {
     }
 }
 
+/// What is wrong with a skip in an autoencoder.
+pub(super) const NO_SKIP: &str =
+    "a skip from the input to itself leaves nothing to learn: it is for transcoders";
+
 /// Every so many steps the dead latents are read back; the auxiliary loss acts on them until then.
 const DEAD_EVERY: u64 = 16;
 
@@ -91,9 +95,7 @@ impl Trainer {
         config.check()?;
         check_sample(sample, d_in, &config)?;
         if config.skip {
-            let text =
-                "a skip from the input to itself leaves nothing to learn: it is for transcoders";
-            return Err(Error::Config(text.into()));
+            return Err(Error::Config(NO_SKIP.into()));
         }
         let centre = init::bias(sample, d_in, config.conventions.b_dec);
         let scale = init::input_scale(sample, &centre, config.conventions.input_scale);

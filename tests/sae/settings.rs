@@ -3,7 +3,7 @@
 use inscape::capture;
 use inscape::sae::Architecture::TopK;
 use inscape::sae::session::{self, SessionOptions};
-use inscape::sae::{Error, TrainConfig, Trainer};
+use inscape::sae::{Architecture, Error, Gated, Matryoshka, Standard, TrainConfig, Trainer};
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn base() -> TrainConfig {
 #[test]
 fn impossible_settings_are_named() {
     type Change = fn(&mut TrainConfig);
-    let cases: [(&str, &str, Change); 13] = [
+    let cases: [(&str, &str, Change); 23] = [
         ("k", "k = 0", |c| c.architecture = TopK { k: 0 }),
         ("k and the width", "k = 25 exceeds the width of 24", |c| {
             c.architecture = TopK { k: 25 }
@@ -49,6 +49,40 @@ fn impossible_settings_are_named() {
             c.tokens = 15
         }),
         ("clip", "clip = 0", |c| c.clip = 0.0),
+        ("clip inf", "clip = inf", |c| c.clip = f64::INFINITY),
+        ("aux", "aux_alpha = -1", |c| c.aux_alpha = -1.0),
+        ("dead", "dead_after = 0", |c| c.dead_after = 0),
+        ("resample", "resample_every = 0", |c| {
+            c.resample_every = Some(0)
+        }),
+        ("skip", "for transcoders", |c| c.skip = true),
+        ("k_start", "keeps no number of latents", |c| {
+            c.architecture = Architecture::Gated(Gated::default());
+            c.k_start = Some(8);
+        }),
+        ("crosscoder", "unit_decoder = false", |c| {
+            c.architecture = Architecture::Standard(Standard::default());
+            c.sites = 2;
+        }),
+        (
+            "threshold",
+            "threshold_start = 11: a run of 10 steps",
+            |c| {
+                c.architecture = Architecture::BatchTopK { k: 3 };
+                c.conventions.threshold_start = 11;
+            },
+        ),
+        ("2^31", "batch = 2048 with width = 1048576", |c| {
+            c.architecture = Architecture::BatchTopK { k: 3 };
+            (c.d_sae, c.batch, c.tokens) = (1 << 20, 2048, 1 << 20);
+        }),
+        ("widths", "widths = [4, 4]", |c| {
+            c.architecture = Architecture::Matryoshka(Matryoshka {
+                k: 3,
+                widths: vec![4, 4],
+                mean: true,
+            });
+        }),
     ];
     let dir = tempfile::tempdir().unwrap();
     let data = Planted::new(1, 64, 8, 16, 2);
