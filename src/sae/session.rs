@@ -160,7 +160,7 @@ pub fn train(
 ///
 /// # Errors
 /// As [`train`]; jobs whose batches, tokens or rows differ, or that share a directory; what does not
-/// fit into memory or on the disk ([`Needs`](super::Needs)). A loss that diverges stops all of them.
+/// fit into memory or on the disk ([`Needs`]). A loss that diverges stops all of them.
 pub fn train_all(
     jobs: &[Job],
     first_row: usize,

@@ -57,11 +57,11 @@ fn the_silhouette_is_scikit_learns() {
 /// Blocks of directions about `kinds` centres, in order.
 fn blocks(seed: u64, kinds: usize, each: usize, d: usize) -> (Matrix, Vec<usize>) {
     let mut draws = Draws::new(seed);
-    let centres: Vec<Vec<f64>> = (0..kinds).map(|_| draws.unit(d)).collect();
+    let centres: Vec<Vec<f64>> = (0..kinds).map(|_| draws.unit_rows(1, d)).collect();
     let (mut rows, mut of) = (Vec::new(), Vec::new());
     for (kind, centre) in centres.iter().enumerate() {
         for _ in 0..each {
-            let noise = draws.unit(d);
+            let noise = draws.unit_rows(1, d);
             let row = centre.iter().zip(noise).map(|(c, v)| 3.0 * (c + 0.4 * v));
             rows.push(row.collect());
             of.push(kind);
@@ -104,7 +104,7 @@ fn planted_blocks_are_found_by_every_way_to_cluster() {
 fn the_graph_is_that_of_all_pairs() {
     let mut draws = Draws::new(2);
     let (n, d) = (600, 6);
-    let rows: Vec<Vec<f64>> = (0..n).map(|_| draws.unit(d)).collect();
+    let rows: Vec<Vec<f64>> = (0..n).map(|_| draws.unit_rows(1, d)).collect();
     let found = graph_clusters(&matrix(&rows), 1, 0.95).unwrap();
     let cosine =
         |i: usize, j: usize| -> f64 { rows[i].iter().zip(&rows[j]).map(|(a, b)| a * b).sum() };

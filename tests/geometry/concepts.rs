@@ -9,8 +9,8 @@ use super::*;
 fn analogies(seed: u64, each: usize) -> (Matrix, Matrix, Vec<usize>) {
     let mut draws = Draws::new(seed);
     let d = 20;
-    let offsets: Vec<Vec<f64>> = (0..3).map(|_| draws.unit(d)).collect();
-    let distractor = draws.unit(d);
+    let offsets: Vec<Vec<f64>> = (0..3).map(|_| draws.unit_rows(1, d)).collect();
+    let distractor = draws.unit_rows(1, d);
     let (mut first, mut second, mut relation) = (Vec::new(), Vec::new(), Vec::new());
     for (kind, offset) in offsets.iter().enumerate() {
         for _ in 0..each {
@@ -120,7 +120,7 @@ fn a_planted_power_law_is_recovered() {
     let mut draws = Draws::new(4);
     let (n, d) = (20_000, 40);
     // Turned by reflections, so that no coordinate is an eigenvector.
-    let mirrors: Vec<Vec<f64>> = (0..5).map(|_| draws.unit(d)).collect();
+    let mirrors: Vec<Vec<f64>> = (0..5).map(|_| draws.unit_rows(1, d)).collect();
     let rows: Vec<Vec<f64>> = (0..n)
         .map(|_| {
             let mut row: Vec<f64> = (0..d)

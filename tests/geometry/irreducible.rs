@@ -19,8 +19,8 @@ struct Ring {
 
 impl Ring {
     fn new(draws: &mut Draws, d: usize) -> Self {
-        let u = draws.unit(d);
-        let v = draws.unit(d);
+        let u = draws.unit_rows(1, d);
+        let v = draws.unit_rows(1, d);
         let along: f64 = u.iter().zip(&v).map(|(u, v)| u * v).sum();
         let v: Vec<f64> = u.iter().zip(&v).map(|(u, v)| v - along * u).collect();
         let norm = v.iter().map(|v| v * v).sum::<f64>().sqrt();
@@ -34,7 +34,7 @@ impl Ring {
         Self {
             d,
             points: (0..7).map(point).collect(),
-            features: (0..40).map(|_| draws.unit(d)).collect(),
+            features: (0..40).map(|_| draws.unit_rows(1, d)).collect(),
         }
     }
 
@@ -66,7 +66,7 @@ fn by_hand(ring: &Ring, draws: &mut Draws) -> Sae {
     let cpu = Device::cpu();
     let rows: Vec<&Vec<f64>> = ring.points.iter().chain(&ring.features).collect();
     let tilted = rows.iter().map(|row| {
-        let tilt = draws.unit(ring.d);
+        let tilt = draws.unit_rows(1, ring.d);
         row.iter()
             .zip(tilt)
             .map(|(r, t)| r + 0.15 * t)

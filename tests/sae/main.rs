@@ -3,6 +3,8 @@
 mod architectures;
 mod damaged;
 mod dense;
+#[path = "../shared/draws.rs"]
+mod draws;
 mod eval;
 mod features;
 mod foreign;
@@ -23,52 +25,14 @@ mod synthetic;
 mod together;
 mod training;
 
-use std::fmt::Display;
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
+pub use draws::{Draws, says};
 use inscape::Device;
 use inscape::capture::store::Source;
 use inscape::device::{block_on, read};
 use inscape::sae::Sae;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-/// Reproducible draws.
-pub struct Draws(ChaCha8Rng);
-
-impl Draws {
-    pub fn new(seed: u64) -> Self {
-        Self(ChaCha8Rng::seed_from_u64(seed))
-    }
-
-    pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
-        self.0.random_range(low..high)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        self.0.random_range(0..n)
-    }
-
-    pub fn normal(&mut self) -> f64 {
-        let (u, v) = (self.uniform(0.0, 1.0), self.uniform(0.0, 1.0));
-        (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-    }
-
-    pub fn normals(&mut self, n: usize) -> Vec<f64> {
-        (0..n).map(|_| self.normal()).collect()
-    }
-
-    /// `n` rows of length 1.
-    pub fn unit_rows(&mut self, n: usize, d: usize) -> Vec<f64> {
-        let mut rows = self.normals(n * d);
-        for row in rows.chunks_mut(d) {
-            let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-            row.iter_mut().for_each(|x| *x /= norm);
-        }
-        rows
-    }
-}
 
 pub fn f32s(x: &[f64]) -> Vec<f32> {
     x.iter().map(|&x| x as f32).collect()
@@ -175,15 +139,6 @@ pub fn random_sae(seed: u64, d: usize, f: usize, k: usize, device: &Device) -> S
     let w_dec = t2(&f32s(&draws.unit_rows(f, d)), d, device);
     let b_dec = t1(&small(draws.normals(d)), device);
     Sae::topk([w_enc, w_dec], [b_enc, b_dec], k)
-}
-
-/// Requires a message to hold each of these words.
-#[track_caller]
-pub fn says(error: impl Display, words: &[&str]) {
-    let message = error.to_string();
-    for word in words {
-        assert!(message.contains(word), "{message:?} does not say {word:?}");
-    }
 }
 
 /// A safetensors file with one f32 matrix `x`.

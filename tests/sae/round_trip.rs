@@ -289,12 +289,14 @@ fn ours_keeps_every_autoencoder() {
     assert!(!path.exists());
 }
 
-/// For `make_fixtures.py check DIR`: every autoencoder that SAELens, sparsify and the readers that
-/// SAELens has for the other formats can open, with what ours gives.
+/// Every autoencoder that SAELens, sparsify and the readers that SAELens has for the other formats can
+/// open, with what ours gives: into `INSCAPE_FOREIGN_OUT` for `make_fixtures.py check DIR`, if it is
+/// set.
 #[test]
-#[ignore = "writes files for tests/data/sae/make_fixtures.py into INSCAPE_FOREIGN_OUT"]
 fn writes_for_the_tools() {
-    let root = PathBuf::from(std::env::var("INSCAPE_FOREIGN_OUT").unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let out = std::env::var("INSCAPE_FOREIGN_OUT");
+    let root = out.map_or_else(|_| dir.path().to_path_buf(), PathBuf::from);
     let about = json!({"hook_name": "blocks.7.hook_resid_post", "model_name": "gpt2"});
     let x = some_inputs();
     for format in FORMATS {
@@ -313,6 +315,8 @@ fn writes_for_the_tools() {
                 continue;
             }
             block_on(format::write(&sae, &about, &path, format)).unwrap();
+            let back = format::read(&path, Some(format), Device::cpu().tensor()).unwrap();
+            assert_eq!(back.sae.d_out(), sae.d_out(), "{}", path.display());
             let inputs = t2(&x, 8, &Device::cpu());
             let latents = read32(sae.encode_dense(inputs.clone()));
             let out = read32(sae.reconstruct(inputs));
