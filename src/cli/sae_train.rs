@@ -218,7 +218,7 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
     config.seed = choice.seed;
     config.skip = options.skip;
     config.conventions.subtract_b_dec = options.target_hook.is_none();
-    config.architecture = architecture(options, choice, d_sae);
+    config.architecture = architecture(options, choice, [source.width(), d_sae]);
     if let Some(preset) = options.preset {
         if preset == Preset::AnthropicJumpRelu && choice.arch != Arch::JumpRelu {
             return Err("--preset anthropic-jumprelu is for --arch jump-relu".into());
@@ -239,18 +239,18 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
     Ok(config)
 }
 
-fn architecture(options: &Train, choice: &Choice, d_sae: usize) -> Architecture {
+fn architecture(options: &Train, choice: &Choice, [d, d_sae]: [usize; 2]) -> Architecture {
     let k = choice.k;
     match choice.arch {
         Arch::Topk => Architecture::TopK { k },
         Arch::BatchTopk => Architecture::BatchTopK { k },
         Arch::Matryoshka => Architecture::Matryoshka(Matryoshka::halving(k, d_sae)),
         Arch::JumpRelu => Architecture::JumpRelu(JumpRelu::aiming_at(k as f64)),
-        Arch::Gated => Architecture::Gated(Gated::default()),
-        Arch::Standard => Architecture::Standard(Standard::default()),
+        Arch::Gated => Architecture::Gated(Gated::for_width(d)),
+        Arch::Standard => Architecture::Standard(Standard::for_width(d)),
         Arch::PAnneal => Architecture::Standard(Standard {
             p_end: options.p_end,
-            ..Standard::default()
+            ..Standard::for_width(d)
         }),
     }
 }

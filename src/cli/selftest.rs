@@ -74,8 +74,8 @@ fn configs(options: &Options) -> Vec<TrainConfig> {
             },
             ..JumpRelu::aiming_at(k as f64)
         }),
-        Architecture::Gated(Gated::default()),
-        Architecture::Standard(Standard::default()),
+        Architecture::Gated(Gated::for_width(options.d)),
+        Architecture::Standard(Standard::for_width(options.d)),
     ];
     let config = |architecture| TrainConfig {
         architecture,

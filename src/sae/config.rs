@@ -41,11 +41,12 @@ pub struct Standard {
     pub p_start: f64,
 }
 
-impl Default for Standard {
-    /// Plain L1. The weight is for inputs of variance 1 a dimension and an error counted as the FVU.
-    fn default() -> Self {
+impl Standard {
+    /// Plain L1, weighed for inputs of width `d` and variance 1 a dimension and an error counted as the
+    /// FVU: 0.24 / √d, since activations grow with √d.
+    pub fn for_width(d: usize) -> Self {
         Self {
-            l1: 0.03,
+            l1: 0.24 / (d.max(1) as f64).sqrt(),
             p_end: 1.0,
             p_start: 0.2,
         }
@@ -61,12 +62,11 @@ pub struct Gated {
     pub aux_to_decoder: bool,
 }
 
-impl Default for Gated {
-    /// The paper's loss. The weight is for inputs of variance 1 a dimension and an error counted as
-    /// the FVU.
-    fn default() -> Self {
+impl Gated {
+    /// The paper's loss, weighed as in [`Standard::for_width`]: 0.56 / √d.
+    pub fn for_width(d: usize) -> Self {
         Self {
-            l1: 0.07,
+            l1: 0.56 / (d.max(1) as f64).sqrt(),
             aux_to_decoder: false,
         }
     }

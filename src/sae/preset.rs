@@ -197,8 +197,8 @@ mod tests {
             Architecture::BatchTopK { k: 32 },
             Architecture::Matryoshka(Matryoshka::halving(32, 4096)),
             Architecture::JumpRelu(JumpRelu::aiming_at(32.0)),
-            Architecture::Gated(Gated::default()),
-            Architecture::Standard(Standard::default()),
+            Architecture::Gated(Gated::for_width(64)),
+            Architecture::Standard(Standard::for_width(64)),
         ]
     }
 

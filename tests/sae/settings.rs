@@ -57,11 +57,11 @@ fn impossible_settings_are_named() {
         }),
         ("skip", "for transcoders", |c| c.skip = true),
         ("k_start", "keeps no number of latents", |c| {
-            c.architecture = Architecture::Gated(Gated::default());
+            c.architecture = Architecture::Gated(Gated::for_width(64));
             c.k_start = Some(8);
         }),
         ("crosscoder", "unit_decoder = false", |c| {
-            c.architecture = Architecture::Standard(Standard::default());
+            c.architecture = Architecture::Standard(Standard::for_width(64));
             c.sites = 2;
         }),
         (

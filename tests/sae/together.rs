@@ -42,7 +42,7 @@ fn configs() -> Vec<(&'static str, TrainConfig)> {
     };
     let annealed = Standard {
         p_end: 0.5,
-        ..Standard::default()
+        ..Standard::for_width(64)
     };
     let mut crosscoder = of(Architecture::BatchTopK { k: 3 });
     crosscoder.sites = 2;
@@ -74,12 +74,12 @@ fn configs() -> Vec<(&'static str, TrainConfig)> {
                 resample_every: Some(9),
                 ..of(Architecture::Standard(Standard {
                     l1: 0.2,
-                    ..Standard::default()
+                    ..Standard::for_width(64)
                 }))
             },
         ),
         ("p-annealed", of(Architecture::Standard(annealed))),
-        ("gated", of(Architecture::Gated(Gated::default()))),
+        ("gated", of(Architecture::Gated(Gated::for_width(64)))),
         (
             "jump",
             jump(
