@@ -72,6 +72,7 @@ fn configs(options: &Options) -> Vec<TrainConfig> {
                 l0: 0.02,
                 scale: 1.0,
             },
+            threshold: 0.1,
             ..JumpRelu::aiming_at(k as f64)
         }),
         Architecture::Gated(Gated::for_width(options.d)),

@@ -112,7 +112,8 @@ pub struct JumpRelu {
 }
 
 impl JumpRelu {
-    /// For an L0 of `target`, on inputs of variance 1 a dimension.
+    /// For an L0 of `target`, on inputs of variance 1 a dimension. Pre-activations of a random direction
+    /// have a deviation of 1 there, where the thresholds start: they have less far to go.
     pub fn aiming_at(target: f64) -> Self {
         Self {
             penalty: JumpPenalty::TargetL0 {
@@ -120,7 +121,7 @@ impl JumpRelu {
                 target,
             },
             bandwidth: 0.2,
-            threshold: 0.1,
+            threshold: 1.0,
             pre_act: 0.0,
         }
     }
