@@ -1,12 +1,12 @@
 //! Crosscoders of Kissane's `crosscoder-model-diff-replication` (2024): `cc_weights.pt` and
 //! `cfg.json`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use super::plain::{across, matrix, no_place, rows, vector};
+use super::plain::{across, matrix, no_place, rows, vector, weights_of};
 use super::pt::{self, Checkpoint, Entry};
 use super::{
     Error, Format, Loaded, cannot, make_parent, malformed, read_file, read_json, subtracting,
@@ -21,20 +21,13 @@ const NAME: &str = "crosscoder";
 const WEIGHTS: &str = "cc_weights.pt";
 const CONFIG: &str = "cfg.json";
 
-fn weights(path: &Path) -> PathBuf {
-    match path.extension().is_some_and(|e| e == "pt") {
-        true => path.into(),
-        false => path.join(WEIGHTS),
-    }
-}
-
 /// Reads a directory, or the weights alone. The sites lie side by side in a row, in the file's
 /// order. What `cfg.json` holds, if there is one, is in `metadata.crosscoder`.
 ///
 /// # Errors
 /// Names the file, and what in it does not fit.
 pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
-    let weights = weights(path);
+    let weights = weights_of(path, WEIGHTS);
     let mut loaded = parse(&weights, &read_file(&weights)?, device)?;
     let config = weights.with_file_name(CONFIG);
     if config.is_file() {
@@ -104,7 +97,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
         ("b_enc", Entry::F32(vec![f], vector(&sae.b_enc).await?)),
         ("b_dec", Entry::F32(vec![n, d], vector(&sae.b_dec).await?)),
     ];
-    let weights = weights(path);
+    let weights = weights_of(path, WEIGHTS);
     make_parent(&weights)?;
     let bytes = pt::write(dict).map_err(|e| malformed(&weights, e))?;
     write_whole(&weights, &bytes)?;

@@ -1,12 +1,12 @@
 //! Gemma Scope 1 (Lieberum et al. 2024): `params.npz`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::npz;
-use super::plain::{across, filled, matrix, no_place, rows, single, theta, vector};
+use super::plain::{across, filled, matrix, no_place, rows, single, theta, vector, weights_of};
 use super::{
     Error, Format, Loaded, cannot, least, make_parent, malformed, read_file, subtracting, threshold,
 };
@@ -16,13 +16,6 @@ use crate::sae::{Activation, Sae};
 const FORMAT: Format = Format::GemmaScope;
 const WEIGHTS: &str = "params.npz";
 
-fn weights(path: &Path) -> PathBuf {
-    match path.extension().is_some_and(|e| e == "npz") {
-        true => path.into(),
-        false => path.join(WEIGHTS),
-    }
-}
-
 /// Reads an `.npz` file, or `params.npz` of a directory. The autoencoders leave `b_dec` in their
 /// input. Those of the embedding act on rows that are `√d` times as long as the embedding's, as the
 /// model makes them.
@@ -30,7 +23,7 @@ fn weights(path: &Path) -> PathBuf {
 /// # Errors
 /// Names the file, and what in it does not fit.
 pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
-    let path = weights(path);
+    let path = weights_of(path, WEIGHTS);
     parse(&path, &read_file(&path)?, device)
 }
 
@@ -73,7 +66,7 @@ pub(super) async fn write(sae: &Sae, _: &Value, path: &Path) -> Result<(), Error
         ("b_dec", vec![d], vector(&sae.b_dec).await?),
         ("threshold", vec![f], vector(&threshold).await?),
     ];
-    let path = weights(path);
+    let path = weights_of(path, WEIGHTS);
     make_parent(&path)?;
     let bytes = npz::write(arrays).map_err(|e| malformed(&path, e))?;
     write_whole(&path, &bytes)?;

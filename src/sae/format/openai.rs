@@ -1,12 +1,12 @@
 //! Files of OpenAI's `sparse_autoencoder` (Gao et al. 2024): one `.pt` with a state dict.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::pickle;
-use super::plain::{across, filled, kept, linear, matrix, no_place, single, vector};
+use super::plain::{across, filled, kept, linear, matrix, no_place, single, vector, weights_of};
 use super::pt::{self, Checkpoint, Entry};
 use super::{
     Error, Format, Loaded, cannot, is_normalized, make_parent, malformed, read_file, subtracting,
@@ -16,13 +16,6 @@ use crate::sae::{Activation, Sae};
 
 const FORMAT: Format = Format::OpenAi;
 const WEIGHTS: &str = "autoencoder.pt";
-
-fn weights(path: &Path) -> PathBuf {
-    match path.extension().is_some_and(|e| e == "pt") {
-        true => path.into(),
-        false => path.join(WEIGHTS),
-    }
-}
 
 /// Reads a `.pt` file, or `autoencoder.pt` of a directory.
 ///
@@ -34,7 +27,7 @@ fn weights(path: &Path) -> PathBuf {
 /// Names the file, and what in it does not fit. An activation other than ReLU and TopK with ReLU is
 /// refused.
 pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
-    let path = weights(path);
+    let path = weights_of(path, WEIGHTS);
     parse(&path, &read_file(&path)?, device)
 }
 
@@ -133,7 +126,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
     };
     let sae = subtracting(sae.clone(), true);
     let (d, f) = (sae.d_in(), sae.d_sae());
-    let path = weights(path);
+    let path = weights_of(path, WEIGHTS);
     make_parent(&path)?;
     dict.extend([
         ("pre_bias", Entry::F32(vec![d], vector(&sae.b_dec).await?)),

@@ -1,5 +1,7 @@
 //! What the formats of single autoencoders have in common.
 
+use std::path::{Path, PathBuf};
+
 use burn::tensor::{Device, Tensor};
 
 use super::tensors::{Tensors, transpose};
@@ -9,6 +11,14 @@ use crate::sae::{Activation, Sae};
 
 /// Most latents that TopK can keep a row.
 const MOST_KEPT: usize = 1024;
+
+/// The weight file that a path means: itself, if it ends as `name` does, or the file of that name in it.
+pub(super) fn weights_of(path: &Path, name: &str) -> PathBuf {
+    match path.extension() == Path::new(name).extension() {
+        true => path.into(),
+        false => path.join(name),
+    }
+}
 
 /// An autoencoder stored as `torch.nn.Linear` layers: `encoder.weight` `[d_sae, d_in]` and
 /// `decoder.weight` `[d_in, d_sae]`, with biases of these names.
