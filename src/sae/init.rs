@@ -155,6 +155,7 @@ pub(super) fn start(
         w_dec,
         b_dec: Tensor::from_data(TensorData::new(b_dec, [d_out]), device),
         w_skip: config.skip.then(|| Tensor::zeros([d_out, d_in], device)),
+        transcoder: transcodes,
         activation,
         subtract_b_dec: conventions.subtract_b_dec,
         sites: config.sites,

@@ -258,6 +258,7 @@ fn transcoder(activation: Activation) -> Sae {
         w_dec: random(&mut draws, 80, 12) * 0.2,
         b_dec: t1(&f32s(&draws.normals(12)), &cpu),
         w_skip: Some(random(&mut draws, 12, 20) * 0.1),
+        transcoder: false,
         activation,
         subtract_b_dec: false,
         sites: 1,

@@ -43,6 +43,7 @@ pub fn any(activation: &str, d_out: usize, skip: bool, subtract_b_dec: bool) -> 
         w_dec: matrix(24, d_out),
         b_dec,
         w_skip: skip.then(|| matrix(d_out, 8)),
+        transcoder: false,
         activation,
         subtract_b_dec,
         sites: 1,
@@ -226,6 +227,36 @@ fn every_format_gives_back_what_it_can_hold() {
     }
     println!("{kept} kept, {exact} of them to the bit; {refused} refused");
     assert_eq!((kept, exact, refused), (84, 47, 96));
+}
+
+/// Where both widths are the same and there is no skip, nothing but the file's word tells.
+#[test]
+fn a_transcoder_stays_one_and_an_autoencoder_too() {
+    let dir = tempfile::tempdir().unwrap();
+    for (format, activation) in [
+        (Format::SaeLens, "standard"),
+        (Format::Sparsify, "topk"),
+        (Format::GemmaScope2, "jumprelu"),
+        (Format::CircuitTracer, "jumprelu"),
+    ] {
+        for transcoder in [true, false] {
+            let sae = Sae {
+                transcoder,
+                ..any(activation, 8, false, false)
+            };
+            let mut about = json!({"hook_name": "blocks.7.ln2.hook_normalized"});
+            if transcoder {
+                about["hook_name_out"] = json!("blocks.7.hook_mlp_out");
+            }
+            let path = dir.path().join(format!("{format}-{transcoder}"));
+            block_on(format::write(&sae, &about, &path, format)).unwrap();
+            let back = read_from(&path).unwrap().sae;
+            // circuit-tracer's files are transcoders'.
+            let wanted = transcoder || format == Format::CircuitTracer;
+            assert_eq!(back.is_transcoder(), wanted, "{format} {transcoder}");
+            assert!(off(&back, &sae) <= CLOSE, "{format}");
+        }
+    }
 }
 
 /// Our own directories hold all there is, whatever SAELens has.

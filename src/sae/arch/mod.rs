@@ -31,6 +31,9 @@ pub struct Sae {
     pub b_dec: Tensor<1>,
     /// `[d_out, d_in]`: a skip transcoder adds `x W_skipᵀ` (Paulo, Shabalin & Belrose 2025).
     pub w_skip: Option<Tensor<2>>,
+    /// Whether it is a transcoder, which writes something else than what it reads. Widths that differ
+    /// and a skip tell as well ([`Sae::is_transcoder`]).
+    pub transcoder: bool,
     /// What makes latents of pre-activations.
     pub activation: Activation,
     /// Whether the encoder takes `b_dec` from `x` first. Needs `d_out = d_in`.
@@ -117,6 +120,7 @@ impl Sae {
             w_dec,
             b_dec,
             w_skip: None,
+            transcoder: false,
             activation: Activation::TopK { k },
             subtract_b_dec: true,
             sites: 1,
@@ -136,6 +140,11 @@ impl Sae {
     /// Number of latents.
     pub fn d_sae(&self) -> usize {
         self.w_dec.dims()[0]
+    }
+
+    /// Whether what it writes is something else than what it reads.
+    pub fn is_transcoder(&self) -> bool {
+        self.transcoder || self.w_skip.is_some() || self.d_in() != self.d_out()
     }
 
     /// Latents kept a row, where the activation keeps a number of them.

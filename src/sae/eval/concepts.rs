@@ -325,9 +325,9 @@ impl Run<'_> {
         test: &Side,
         seen: &mut impl FnMut(usize),
     ) -> Result<Probed, Error> {
-        let tpp = match self.sae.d_in() == self.sae.d_out() && self.sae.w_skip.is_none() {
-            true => Some(self.perturb(&mut fitted, differences, train, test, seen)?),
-            false => None,
+        let tpp = match self.sae.is_transcoder() {
+            false => Some(self.perturb(&mut fitted, differences, train, test, seen)?),
+            true => None,
         };
         Ok(Probed {
             tpp: tpp.filter(|_| fitted.len() > 1),

@@ -80,14 +80,14 @@ impl Reconstruction {
 }
 
 /// The cosine of each latent's encoder row with its decoder row: `[d_sae]`, a row of zeros having 0
-/// with any. `None` where the two have different widths.
+/// with any. `None` for a transcoder, whose decoder writes where its encoder does not read.
 ///
 /// Holds two matrices `[d_sae, d_in]`.
 ///
 /// # Errors
 /// The device failed.
 pub async fn encoder_decoder_cosine(sae: &Sae) -> Result<Option<Vec<f64>>, Error> {
-    if sae.d_in() != sae.d_out() {
+    if sae.is_transcoder() {
         return Ok(None);
     }
     let (enc, dec) = (unit_rows(sae.w_enc.clone()), unit_rows(sae.w_dec.clone()));

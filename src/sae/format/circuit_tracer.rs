@@ -36,6 +36,7 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
             false => None,
         },
         activation: activation(&tensors, &config, d_sae, device)?,
+        transcoder: true,
         subtract_b_dec: false,
         sites: 1,
     };

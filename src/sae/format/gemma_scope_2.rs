@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Error, Format, Loaded, Tensors, cannot, dir_of, least, make_dir, malformed, named, object,
-    read_json, serialize, threshold, without_subtraction, write_json,
+    read_json, serialize, threshold, without_subtraction, write_json, writes_elsewhere,
 };
 use crate::capture::store::write_whole;
 use crate::sae::{Activation, Sae};
@@ -33,6 +33,7 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
     }
     let [d_sae, d_out] = tensors.shape2("w_dec")?;
     let [d_in, _] = tensors.shape2("w_enc")?;
+    let metadata = metadata(&dir_of(path).join(CONFIG))?;
     let sae = Sae {
         w_enc: tensors.r2_across("w_enc", [d_in, d_sae], device)?,
         b_enc: tensors.r1("b_enc", d_sae, device)?,
@@ -42,6 +43,7 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
             true => Some(tensors.r2_across(SKIP, [d_in, d_out], device)?),
             false => None,
         },
+        transcoder: writes_elsewhere(&metadata),
         activation: Activation::JumpRelu {
             // The format's own code takes ReLU first: a θ below 0 acts as 0.
             threshold: tensors.r1("threshold", d_sae, device)?.clamp_min(0.0),
@@ -51,7 +53,7 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
     };
     Ok(Loaded {
         sae,
-        metadata: metadata(&dir_of(path).join(CONFIG))?,
+        metadata,
         format: Format::GemmaScope2,
     })
 }

@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    Error, Format, Loaded, Tensors, cannot, dir_of, is_transcoder, make_dir, malformed, named,
-    object, read_json, serialize, threshold, top_k, unit_decoder, without_subtraction, write_json,
+    Error, Format, Loaded, Tensors, cannot, dir_of, make_dir, malformed, named, object, read_json,
+    serialize, threshold, top_k, unit_decoder, without_subtraction, write_json, writes_elsewhere,
 };
 use crate::capture::store::write_whole;
 use crate::device;
@@ -37,6 +37,7 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
         w_dec,
         b_dec: b_dec / scale_out,
         w_skip: None,
+        transcoder: writes_elsewhere(&config.metadata()),
         subtract_b_dec: config.subtracts(scale_in == scale_out)?,
         sites: 1,
     };
@@ -169,7 +170,7 @@ fn norms(w_dec: &Tensor<2>) -> Tensor<1> {
 }
 
 pub(super) async fn write(sae: &Sae, metadata: &Value, dir: &Path) -> Result<(), Error> {
-    if is_transcoder(sae) {
+    if sae.is_transcoder() {
         let what = "a skip, or an output of another width than the input";
         return Err(cannot(Format::LlamaScope, what));
     }

@@ -353,9 +353,11 @@ fn is_normalized(metadata: &Value) -> bool {
     metadata["normalize_activations"] == "layer_norm"
 }
 
-/// A transcoder, as other tools have it: what it writes is not what it read.
-fn is_transcoder(sae: &Sae) -> bool {
-    sae.w_skip.is_some() || sae.d_out() != sae.d_in()
+/// Whether the metadata name another hook to write to than the one to read from.
+fn writes_elsewhere(metadata: &Value) -> bool {
+    let other =
+        |out: &str, read: &str| metadata[out].is_string() && metadata[out] != metadata[read];
+    other("hook_name_out", "hook_name") || other("hf_hook_name_out", "hf_hook_name")
 }
 
 /// `metadata` as an object; null is an empty one.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor};
 
 use super::tensors::{Tensors, transpose};
-use super::{Error, Format, cannot, is_transcoder, malformed};
+use super::{Error, Format, cannot, malformed};
 use crate::device;
 use crate::sae::{Activation, Sae};
 
@@ -100,7 +100,7 @@ pub(super) fn kept(tensors: &Tensors, k: f64, d_sae: usize) -> Result<usize, Err
 pub(super) fn single(sae: &Sae, format: Format) -> Result<(), Error> {
     match sae {
         Sae { sites: 2.., .. } => Err(cannot(format, "the sites of a crosscoder")),
-        sae if is_transcoder(sae) => Err(cannot(format, "a transcoder")),
+        sae if sae.is_transcoder() => Err(cannot(format, "a transcoder")),
         _ => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     CONFIG, Error, Format, Loaded, Tensors, cannot, dir_of, make_dir, malformed, named, object,
-    read_json, serialize, top_k, whole, write_json,
+    read_json, serialize, subtracting, top_k, whole, write_json,
 };
 use crate::capture::store::write_whole;
 use crate::device;
@@ -34,6 +34,7 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
             true => Some(tensors.r2("W_skip", [d_in, d_in], device)?),
             false => None,
         },
+        transcoder: flag(&path, &config, "transcode")?,
         activation: Activation::TopK {
             k: top_k(&path, &config["k"], d_sae)?,
         },
@@ -166,6 +167,8 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, dir: &Path) -> Result<(),
         );
         return Err(cannot(Format::Sparsify, what));
     }
+    // It takes `b_dec` from the input unless it is a transcoder.
+    let sae = subtracting(sae.clone(), !sae.is_transcoder());
     let mut tensors = vec![
         named("encoder.weight", sae.w_enc.clone()).await?,
         named("encoder.bias", sae.b_enc.clone()).await?,
@@ -179,7 +182,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, dir: &Path) -> Result<(),
         "activation": "topk", "k": k, "num_latents": sae.d_sae(),
         "expansion_factor": (sae.d_sae() / sae.d_in()).max(1),
         "normalize_decoder": has_unit_rows(&sae.w_dec).await?, "multi_topk": false,
-        "skip_connection": sae.w_skip.is_some(), "transcode": !sae.subtract_b_dec,
+        "skip_connection": sae.w_skip.is_some(), "transcode": sae.is_transcoder(),
         "d_in": sae.d_in(), "metadata": object(metadata)?,
     });
     make_dir(dir)?;

@@ -80,6 +80,7 @@ impl File<'_> {
                 true => Some(t.r2("W_skip", [d_out, d_in], on)?),
                 false => None,
             },
+            transcoder: architecture.transcoder,
             activation,
             subtract_b_dec: self.subtracts(architecture.transcoder, d_in == d_out)?,
             sites: self.sites(d_in, d_out)?,
@@ -176,7 +177,9 @@ impl File<'_> {
     fn sites(&self, d_in: usize, d_out: usize) -> Result<usize, Error> {
         let sites = &self.mark()["sites"];
         match whole(sites) {
-            Some(n) if d_in.is_multiple_of(n) && d_out.is_multiple_of(n) => Ok(n),
+            Some(n) if d_out.is_multiple_of(n) && (d_in != d_out || d_in.is_multiple_of(n)) => {
+                Ok(n)
+            }
             None if sites.is_null() => Ok(1),
             _ => Err(self.bad(format!("{sites} sites in rows of {d_in}"))),
         }

@@ -3,8 +3,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::super::{
-    CONFIG, Error, Format, Named, WEIGHTS, cannot, is_transcoder, least, make_dir, named, object,
-    serialize, threshold, without_subtraction, write_json,
+    CONFIG, Error, Format, Named, WEIGHTS, cannot, least, make_dir, named, object, serialize,
+    threshold, without_subtraction, write_json,
 };
 use super::Architecture;
 use crate::capture::store::write_whole;
@@ -16,12 +16,12 @@ pub(in crate::sae::format) async fn write(
     metadata: &Value,
     path: &Path,
 ) -> Result<(), Error> {
-    let sae = match is_transcoder(sae) {
+    let sae = match sae.is_transcoder() {
         true => without_subtraction(sae.clone()),
         false => sae.clone(),
     };
     match &sae.activation {
-        Activation::TopK { .. } | Activation::Gated { .. } if is_transcoder(&sae) => {
+        Activation::TopK { .. } | Activation::Gated { .. } if sae.is_transcoder() => {
             let name = sae.activation.name();
             let what = format!("a {name} transcoder: it has those with ReLU and JumpReLU");
             return Err(cannot(Format::SaeLens, what));
@@ -83,7 +83,7 @@ fn config(sae: &Sae, metadata: Map<String, Value>) -> Value {
             Activation::BatchTopK { .. } => "jumprelu",
             other => other.name(),
         },
-        transcoder: is_transcoder(sae),
+        transcoder: sae.is_transcoder(),
         skip: sae.w_skip.is_some(),
     };
     let hook = metadata.get("hook_name").and_then(Value::as_str);
