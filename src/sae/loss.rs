@@ -66,6 +66,44 @@ pub(super) struct Pass<'a> {
     pub(super) variance: Tensor<1>,
     /// What squared errors are multiplied by `[1]`.
     pub(super) scale: Tensor<1>,
+    /// What judges a reconstruction in the place of the squared error.
+    pub(super) judge: Option<&'a Judge<'a>>,
+    /// What is added to what the latents decode to, `[n, d_out]`; only where there is a judge.
+    added: Option<Tensor<2>>,
+}
+
+/// The loss `[1]` of a reconstruction `ŷ` `[n, d_out]`, and its gradient by `ŷ`.
+pub(super) type Judge<'a> = dyn Fn(Tensor<2>) -> (Tensor<1>, Tensor<2>) + 'a;
+
+/// The latents that are active on a batch: `[n, k]` at their places.
+pub(super) struct Found {
+    pub(super) at: Places,
+    pub(super) values: Tensor<2>,
+    /// What the architecture's loss needs beside them.
+    pub(super) more: More,
+}
+
+/// What is found on the way to the active latents.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one a batch, and it is moved once"
+)]
+pub(super) enum More {
+    Nothing,
+    TopK(arch::topk::Largest),
+    BatchTopK(arch::batch_topk::Smallest),
+    Gated(arch::gated::Gates),
+    JumpRelu(arch::jump_relu::Near),
+}
+
+/// A reconstruction, judged.
+#[derive(Clone)]
+pub(super) struct Judged {
+    /// `y − ŷ` `[n, d_out]`.
+    pub(super) error: Tensor<2>,
+    pub(super) loss: Tensor<1>,
+    /// By `ŷ`, `[n, d_out]`.
+    pub(super) signal: Tensor<2>,
 }
 
 /// What an architecture makes of a batch.
@@ -122,15 +160,27 @@ pub async fn backward(
     now: &Now,
     config: &TrainConfig,
 ) -> Result<(Gradients, Losses), Error> {
+    backward_of(sae, x, y, now, config, None).await
+}
+
+/// The same with another loss of the reconstruction, if there is a judge.
+pub(super) async fn backward_of(
+    sae: &Sae,
+    x: Tensor<2>,
+    y: Option<Tensor<2>>,
+    now: &Now,
+    config: &TrainConfig,
+    judge: Option<&Judge<'_>>,
+) -> Result<(Gradients, Losses), Error> {
     let skipped = sae.w_skip.is_some().then(|| x.clone());
-    let pass = Pass::new(sae, x, y, now, config);
+    let pass = Pass::new(sae, x, y, now, config, judge);
     let outcome = match &config.architecture {
-        Architecture::Standard(a) => arch::standard::forward(&pass, a).await?,
-        Architecture::Gated(a) => arch::gated::forward(&pass, a).await?,
-        Architecture::TopK { .. } => arch::topk::forward(&pass),
-        Architecture::BatchTopK { .. } => arch::batch_topk::forward(&pass).await?,
         Architecture::Matryoshka(a) => arch::matryoshka::forward(&pass, a).await?,
-        Architecture::JumpRelu(a) => arch::jump_relu::forward(&pass, a).await?,
+        _ => {
+            let found = pass.encode().await?;
+            let judged = pass.judged(pass.error(&found.at, found.values.clone()));
+            pass.finish(found, judged)
+        }
     };
     let fvu = total(outcome.error.clone().square()) * pass.variance.clone().recip();
     let losses = Losses {
@@ -141,10 +191,18 @@ pub async fn backward(
     let w_skip = skipped.map(|x| outcome.signal.clone().transpose().matmul(x));
     let mut grads = gradients(&pass, outcome);
     grads.w_skip = w_skip;
-    if !config.lazy_adam {
-        (grads.w_enc, grads.w_dec) = (grads.w_enc.condensed(), grads.w_dec.condensed());
+    Ok((grads.condensed(config.lazy_adam), losses))
+}
+
+impl Gradients {
+    /// Those of the weights as matrices where that is the faster way, unless latents are to be left
+    /// alone.
+    pub(super) fn condensed(mut self, lazy: bool) -> Self {
+        if !lazy {
+            (self.w_enc, self.w_dec) = (self.w_enc.condensed(), self.w_dec.condensed());
+        }
+        self
     }
-    Ok((grads, losses))
 }
 
 impl<'a> Pass<'a> {
@@ -154,21 +212,20 @@ impl<'a> Pass<'a> {
         y: Option<Tensor<2>>,
         now: &'a Now,
         config: &'a TrainConfig,
+        judge: Option<&'a Judge<'a>>,
     ) -> Self {
         let y_is_x = y.is_none();
         let y = y.unwrap_or_else(|| x.clone());
         let variance = squared_deviation(y.clone());
-        let scale = match config.conventions.reduction {
-            Reduction::Variance => variance.clone().recip(),
-            Reduction::Rows => variance.ones_like() / y.dims()[0] as f64,
-            Reduction::Elements => variance.ones_like() / y.dims().iter().product::<usize>() as f64,
-        };
+        let scale = squares_scale(config.conventions.reduction, &variance, y.dims());
         let b_dec = || sae.b_dec.clone().unsqueeze();
+        let y_before = judge.map(|_| y.clone());
         let wanted = y - b_dec();
         let wanted = match sae.skip(&x) {
             Some(skipped) => wanted - skipped,
             None => wanted,
         };
+        let added = y_before.map(|y| y - wanted.clone());
         let input = match sae.subtract_b_dec {
             true if y_is_x && sae.w_skip.is_none() => wanted.clone(),
             true => x - b_dec(),
@@ -182,6 +239,67 @@ impl<'a> Pass<'a> {
             wanted,
             variance,
             scale,
+            judge,
+            added,
+        }
+    }
+
+    /// Of a layer that writes together with others: what is wanted of it is known when all of them
+    /// have encoded.
+    pub(super) fn of_layer(
+        sae: &'a Sae,
+        input: Tensor<2>,
+        now: &'a Now,
+        config: &'a TrainConfig,
+        variance: &Tensor<1>,
+        scale: &Tensor<1>,
+    ) -> Self {
+        Self {
+            sae,
+            config,
+            now,
+            wanted: input.clone(),
+            input,
+            variance: variance.clone(),
+            scale: scale.clone(),
+            judge: None,
+            added: None,
+        }
+    }
+
+    /// The active latents.
+    ///
+    /// # Panics
+    /// For Matryoshka, whose groups are found one after another.
+    pub(super) async fn encode(&self) -> Result<Found, Error> {
+        match &self.config.architecture {
+            Architecture::Standard(_) => arch::standard::encode(self).await,
+            Architecture::Gated(_) => arch::gated::encode(self).await,
+            Architecture::TopK { .. } => Ok(arch::topk::encode(self)),
+            Architecture::BatchTopK { .. } => arch::batch_topk::encode(self).await,
+            Architecture::JumpRelu(a) => arch::jump_relu::encode(self, a).await,
+            Architecture::Matryoshka(_) => unreachable!("Matryoshka encodes group by group"),
+        }
+    }
+
+    /// The whole loss, the reconstruction from the active latents having been judged.
+    pub(super) fn finish(&self, found: Found, judged: Judged) -> Outcome {
+        let Found { at, values, more } = found;
+        match (&self.config.architecture, more) {
+            (Architecture::Standard(a), _) => arch::standard::finish(self, a, at, values, judged),
+            (Architecture::Gated(a), More::Gated(gates)) => {
+                arch::gated::finish(self, a, (at, values, gates), judged)
+            }
+            (Architecture::TopK { .. }, More::TopK(largest)) => {
+                arch::topk::finish(self, (at, values, largest), judged)
+            }
+            (Architecture::BatchTopK { .. }, More::BatchTopK(smallest)) => {
+                arch::batch_topk::finish(self, (at, values, smallest), judged)
+            }
+            (Architecture::JumpRelu(a), More::JumpRelu(near)) => {
+                arch::jump_relu::finish(self, a, (values, near), judged)
+            }
+            _ => unreachable!("latents come from the architecture's own encoder"),
         }
     }
 
@@ -206,11 +324,20 @@ impl<'a> Pass<'a> {
         self.wanted.clone() - at.decode(values, self.sae.w_dec.clone())
     }
 
-    /// The squared error as the loss counts it, and its gradient by what the latents decode to.
-    pub(super) fn squared(&self, error: &Tensor<2>) -> (Tensor<1>, Tensor<2>) {
-        let loss = total(error.clone().square()) * self.scale.clone();
-        let signal = error.clone() * (self.scale.clone() * -2.0).unsqueeze::<2>();
-        (loss, signal)
+    /// The loss of a reconstruction that misses by `error`, and its gradient by what the latents
+    /// decode to: the squared error as the loss counts it, unless there is a judge.
+    pub(super) fn judged(&self, error: Tensor<2>) -> Judged {
+        let (loss, signal) = match (self.judge, &self.added) {
+            (Some(judge), Some(added)) => {
+                judge(self.wanted.clone() - error.clone() + added.clone())
+            }
+            _ => squared(&error, &self.scale),
+        };
+        Judged {
+            error,
+            loss,
+            signal,
+        }
     }
 
     /// What a penalty weighs each latent by: the length of its decoder row, summed over the sites, or
@@ -253,6 +380,26 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// What squared errors of rows of this shape are multiplied by `[1]`.
+pub(super) fn squares_scale(
+    reduction: Reduction,
+    variance: &Tensor<1>,
+    [n, d]: [usize; 2],
+) -> Tensor<1> {
+    match reduction {
+        Reduction::Variance => variance.clone().recip(),
+        Reduction::Rows => variance.ones_like() / n as f64,
+        Reduction::Elements => variance.ones_like() / (n * d) as f64,
+    }
+}
+
+/// `scale · ‖error‖²` and its gradient by what is taken from the error.
+pub(super) fn squared(error: &Tensor<2>, scale: &Tensor<1>) -> (Tensor<1>, Tensor<2>) {
+    let loss = total(error.clone().square()) * scale.clone();
+    let signal = error.clone() * (scale.clone() * -2.0).unsqueeze::<2>();
+    (loss, signal)
+}
+
 /// 1 where `x` is above 0, in its float type.
 fn above_zero(x: &Tensor<2>) -> Tensor<2> {
     x.clone().sign().clamp_min(0.0)
@@ -285,7 +432,7 @@ impl Term {
     }
 }
 
-fn gradients(pass: &Pass, outcome: Outcome) -> Gradients {
+pub(super) fn gradients(pass: &Pass, outcome: Outcome) -> Gradients {
     let listed = outcome.terms.iter().all(|t| t.at.0.is_some());
     let mut grads = match listed {
         true => of_lists(pass, &outcome),

@@ -8,6 +8,7 @@
 mod arch;
 mod checkpoint;
 mod config;
+mod cross_layer;
 pub mod eval;
 pub mod features;
 pub mod format;
@@ -32,6 +33,7 @@ pub use config::{
     Architecture, AuxNormaliser, BiasStart, Conventions, Gated, InputScale, JumpPenalty, JumpRelu,
     Matryoshka, Reduction, Standard, TrainConfig,
 };
+pub use cross_layer::{CrossLayer, CrossLayerTrainer};
 pub use init::geometric_median;
 pub use loss::{Gradients, Losses, Now, backward};
 pub use needs::Needs;

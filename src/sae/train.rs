@@ -207,17 +207,31 @@ impl Trainer {
         let again = self.resamples().then(|| (x.clone(), y.clone()));
         let (now, config) = (self.now(), &self.config);
         let (grads, losses) = backward(&self.sae, x, y, &now, config).await?;
+        let clip = clip_scale(self.squares(&grads), self.config.clip);
+        self.learn(grads, &losses, batch, clip).await?;
+        if let Some((x, y)) = again {
+            self.look_for_dead().await?;
+            resample::resample(self, x, y).await?;
+        }
+        Ok(())
+    }
+
+    /// What follows the gradients of a batch, `clip` being what they are multiplied by.
+    pub(super) async fn learn(
+        &mut self,
+        grads: Gradients,
+        losses: &Losses,
+        batch: usize,
+        clip: Tensor<1>,
+    ) -> Result<(), Error> {
         self.silent = silent_after(self.silent.clone(), &grads.fired, batch);
         self.diverged = first_diverged(self.diverged.clone(), &losses.loss, self.step);
         let l0 = grads.fired.clone().sum() / batch as f64;
         self.last = Some([losses.loss.clone(), losses.fvu.clone(), l0]);
-        self.update(grads);
-        self.after(&losses);
-        if self.step.is_multiple_of(DEAD_EVERY) || again.is_some() {
+        self.update(grads, clip);
+        self.after(losses);
+        if self.step.is_multiple_of(DEAD_EVERY) {
             self.look_for_dead().await?;
-        }
-        if let Some((x, y)) = again {
-            resample::resample(self, x, y).await?;
         }
         Ok(())
     }
@@ -227,7 +241,7 @@ impl Trainer {
         every.is_some_and(|every| self.step.is_multiple_of(every.max(1)))
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now {
             dead: self.dead.clone(),
             sparsity: self.config.sparsity_at(self.step),
@@ -282,20 +296,27 @@ impl Trainer {
         Ok(share[0])
     }
 
-    fn update(&mut self, grads: Gradients) {
+    /// The squares of the gradients, to be summed for their joint norm.
+    pub(super) fn squares(&self, grads: &Gradients) -> Vec<Tensor<1>> {
+        let unit = self.config.conventions.unit_decoder;
+        let mut squares = vec![
+            grad_squares(&grads.w_enc, None).sum(),
+            grad_squares(&grads.w_dec, unit.then_some(&self.sae.w_dec)).sum(),
+        ];
+        let vectors = [&grads.b_enc, &grads.b_dec].into_iter();
+        let vectors = vectors.chain(&grads.activation);
+        squares.extend(vectors.map(|g| g.clone().square().sum()));
+        squares.extend(grads.w_skip.iter().map(|g| g.clone().square().sum()));
+        squares
+    }
+
+    fn update(&mut self, grads: Gradients, scale: Tensor<1>) {
         let unit = self.config.conventions.unit_decoder;
         let idle = self.config.lazy_adam.then(|| grads.w_enc.idle());
         let vectors = [grads.b_enc, grads.b_dec]
             .into_iter()
             .chain(grads.activation);
         let vectors: Vec<Tensor<1>> = vectors.collect();
-        let mut squares = vec![
-            grad_squares(&grads.w_enc, None).sum(),
-            grad_squares(&grads.w_dec, unit.then_some(&self.sae.w_dec)).sum(),
-        ];
-        squares.extend(vectors.iter().map(|g| g.clone().square().sum()));
-        squares.extend(grads.w_skip.iter().map(|g| g.clone().square().sum()));
-        let scale = clip_scale(squares, self.config.clip);
         let (adam, t, lr) = (self.config.adam, self.step, self.config.lr_at(self.step));
         let lazy = self.config.lazy_adam;
         let enc = AdamRows {

@@ -6,14 +6,32 @@ use burn::tensor::activation::relu;
 use super::topk::add_auxiliary;
 use crate::device::Error;
 use crate::ops;
-use crate::sae::loss::{Outcome, Pass, Term};
+use crate::sae::loss::{Found, Judged, More, Outcome, Pass, Term};
 use crate::sae::places::Places;
 
-pub(in crate::sae) async fn forward(pass: &Pass<'_>) -> Result<Outcome, Error> {
+/// The smallest activation of the batch `[1]`.
+pub(in crate::sae) struct Smallest(Tensor<1>);
+
+pub(in crate::sae) async fn encode(pass: &Pass<'_>) -> Result<Found, Error> {
     let (f, smallest) = largest_of_batch(pass);
     let (at, values) = Places::above_zero(f).await?;
-    let error = pass.error(&at, values.clone());
-    let (loss, signal) = pass.squared(&error);
+    Ok(Found {
+        at,
+        values,
+        more: More::BatchTopK(Smallest(smallest)),
+    })
+}
+
+pub(in crate::sae) fn finish(
+    pass: &Pass,
+    (at, values, smallest): (Places, Tensor<2>, Smallest),
+    judged: Judged,
+) -> Outcome {
+    let Judged {
+        error,
+        loss,
+        signal,
+    } = judged;
     let mut outcome = Outcome {
         terms: vec![Term::new(pass.sae, at, values, signal.clone())],
         error,
@@ -21,10 +39,10 @@ pub(in crate::sae) async fn forward(pass: &Pass<'_>) -> Result<Outcome, Error> {
         loss,
         activation: Vec::new(),
         lengths: None,
-        smallest: Some(smallest),
+        smallest: Some(smallest.0),
     };
     add_auxiliary(pass, &mut outcome);
-    Ok(outcome)
+    outcome
 }
 
 /// The latents of the batch `[n, d_sae]`, and the smallest of those above 0 `[1]`: ∞ if there is none.

@@ -1,18 +1,26 @@
 //! Gated (Rajamanoharan et al. 2024, "Improving dictionary learning with gated sparse autoencoders"):
 //! one path says which latents are on, another how large they are, over one product.
 
-use burn::tensor::activation::relu;
+use burn::tensor::{Tensor, activation::relu};
 
 use crate::device::Error;
 use crate::sae::Activation;
 use crate::sae::config::Gated;
-use crate::sae::loss::{Outcome, Pass, Term, total};
+use crate::sae::loss::{Found, Judged, More, Outcome, Pass, Term, total};
 use crate::sae::places::Places;
 
-/// `‖y − ŷ‖² + λ · Σ ReLU(π) ‖W_dec[j]‖ + ‖y − ReLU(π) W_dec − b_dec‖²`, π being the gate's
-/// pre-activation. In the last term the decoder is held constant, as the paper has it, unless
-/// `aux_to_decoder` (SAELens).
-pub(in crate::sae) async fn forward(pass: &Pass<'_>, settings: &Gated) -> Result<Outcome, Error> {
+/// Both paths at the places where the gate is open, `[n, k]` each.
+pub(in crate::sae) struct Gates {
+    product: Tensor<2>,
+    /// `ReLU(π)`.
+    gate: Tensor<2>,
+    /// 1 where that is above 0.
+    on: Tensor<2>,
+    /// `exp(r_mag)`.
+    stretch: Tensor<2>,
+}
+
+pub(in crate::sae) async fn encode(pass: &Pass<'_>) -> Result<Found, Error> {
     let Activation::Gated { r_mag, b_mag } = &pass.sae.activation else {
         unreachable!("a gated autoencoder has magnitudes")
     };
@@ -23,11 +31,40 @@ pub(in crate::sae) async fn forward(pass: &Pass<'_>, settings: &Gated) -> Result
     let on = gate.clone().greater_elem(0.0).float();
     let stretch = at.pick(r_mag).exp();
     let magnitude = product.clone() * stretch.clone() + at.pick(b_mag);
-    let values = relu(magnitude) * on.clone();
+    Ok(Found {
+        values: relu(magnitude) * on.clone(),
+        at,
+        more: More::Gated(Gates {
+            product,
+            gate,
+            on,
+            stretch,
+        }),
+    })
+}
 
-    let error = pass.error(&at, values.clone());
-    let (loss, mut signal) = pass.squared(&error);
-    let (aux_loss, aux_signal) = pass.squared(&pass.error(&at, gate.clone()));
+/// `‖y − ŷ‖² + λ · Σ ReLU(π) ‖W_dec[j]‖ + ‖y − ReLU(π) W_dec − b_dec‖²`, π being the gate's
+/// pre-activation. In the last term the decoder is held constant, as the paper has it, unless
+/// `aux_to_decoder` (SAELens).
+pub(in crate::sae) fn finish(
+    pass: &Pass,
+    settings: &Gated,
+    (at, values, gates): (Places, Tensor<2>, Gates),
+    judged: Judged,
+) -> Outcome {
+    let Gates {
+        product,
+        gate,
+        on,
+        stretch,
+    } = gates;
+    let Judged {
+        error,
+        loss,
+        mut signal,
+    } = judged;
+    let auxiliary = pass.judged(pass.error(&at, gate.clone()));
+    let (aux_loss, aux_signal) = (auxiliary.loss, auxiliary.signal);
     let weights = at.pick(&pass.weights());
     let lambda = settings.l1 * pass.now.sparsity / pass.rows() as f64;
     let loss = loss + aux_loss + total(gate.clone() * weights.clone()) * lambda;
@@ -59,7 +96,7 @@ pub(in crate::sae) async fn forward(pass: &Pass<'_>, settings: &Gated) -> Result
             counted: false,
         });
     }
-    Ok(Outcome {
+    Outcome {
         terms,
         error,
         signal,
@@ -67,5 +104,5 @@ pub(in crate::sae) async fn forward(pass: &Pass<'_>, settings: &Gated) -> Result
         activation: vec![by_r_mag, by_b_mag],
         lengths,
         smallest: None,
-    })
+    }
 }

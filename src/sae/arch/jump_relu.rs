@@ -6,11 +6,11 @@ use burn::tensor::{Tensor, activation::relu};
 use crate::device::Error;
 use crate::sae::Activation;
 use crate::sae::config::{JumpPenalty, JumpRelu};
-use crate::sae::loss::{Outcome, Pass, Term, total};
+use crate::sae::loss::{Found, Judged, More, Outcome, Pass, Term, total};
 use crate::sae::places::Places;
 
 /// Pre-activations at the places that may matter: those above a threshold or within ε/2 of it.
-struct Near {
+pub(in crate::sae) struct Near {
     at: Places,
     z: Tensor<2>,
     /// θ there.
@@ -48,19 +48,35 @@ struct Penalty {
     lengths: Option<Tensor<1>>,
 }
 
-/// Of the step the pre-activations get no gradient, of `f` only where it is on.
-pub(in crate::sae) async fn forward(
-    pass: &Pass<'_>,
-    settings: &JumpRelu,
-) -> Result<Outcome, Error> {
-    let Activation::JumpRelu { threshold } = &pass.sae.activation else {
-        unreachable!("a JumpReLU autoencoder has thresholds")
-    };
+fn threshold<'a>(pass: &Pass<'a>) -> &'a Tensor<1> {
+    match &pass.sae.activation {
+        Activation::JumpRelu { threshold } => threshold,
+        _ => unreachable!("a JumpReLU autoencoder has thresholds"),
+    }
+}
+
+pub(in crate::sae) async fn encode(pass: &Pass<'_>, settings: &JumpRelu) -> Result<Found, Error> {
     let z = pass.pre_activations();
-    let near = Near::new(z, threshold, settings.bandwidth).await?;
-    let values = near.z.clone() * near.on.clone();
-    let error = pass.error(&near.at, values.clone());
-    let (loss, signal) = pass.squared(&error);
+    let near = Near::new(z, threshold(pass), settings.bandwidth).await?;
+    Ok(Found {
+        at: near.at.clone(),
+        values: near.z.clone() * near.on.clone(),
+        more: More::JumpRelu(near),
+    })
+}
+
+/// Of the step the pre-activations get no gradient, of `f` only where it is on.
+pub(in crate::sae) fn finish(
+    pass: &Pass,
+    settings: &JumpRelu,
+    (values, near): (Tensor<2>, Near),
+    judged: Judged,
+) -> Outcome {
+    let Judged {
+        error,
+        loss,
+        signal,
+    } = judged;
     let penalty = penalty(pass, &settings.penalty, &near, &values);
 
     let mut by_value = near.at.dot(signal.clone(), pass.sae.w_dec.clone());
@@ -91,8 +107,8 @@ pub(in crate::sae) async fn forward(
         lengths: penalty.lengths,
         smallest: None,
     };
-    add_pre_act(pass, settings, threshold, &mut outcome);
-    Ok(outcome)
+    add_pre_act(pass, settings, threshold(pass), &mut outcome);
+    outcome
 }
 
 fn penalty(pass: &Pass, penalty: &JumpPenalty, near: &Near, values: &Tensor<2>) -> Penalty {

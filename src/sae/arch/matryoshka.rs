@@ -33,13 +33,13 @@ pub(in crate::sae) async fn forward(
         let (at, values) = Places::above_zero(f.clone().narrow(1, first, end - first)).await?;
         let w_dec = pass.sae.w_dec.clone().narrow(0, first, end - first);
         error = error - at.decode(values.clone(), w_dec);
-        let (loss, signal) = pass.squared(&error);
+        let judged = pass.judged(error.clone());
         let (at, values) = widened(at, values, first, pass.sae.d_sae());
         groups.push(Group {
             at,
             values,
-            loss: loss * share,
-            signal: signal * share,
+            loss: judged.loss * share,
+            signal: judged.signal * share,
         });
         first = end;
     }

@@ -2,24 +2,37 @@
 //! one on `f^p` with p falling from 1 (Karvonen et al. 2024, "Measuring progress in dictionary
 //! learning").
 
-use burn::tensor::activation::relu;
+use burn::tensor::{Tensor, activation::relu};
 
 use crate::device::Error;
 use crate::sae::config::Standard;
-use crate::sae::loss::{Outcome, Pass, Term, total};
+use crate::sae::loss::{Found, Judged, More, Outcome, Pass, Term, total};
 use crate::sae::places::Places;
+
+pub(in crate::sae) async fn encode(pass: &Pass<'_>) -> Result<Found, Error> {
+    let (at, values) = Places::above_zero(relu(pass.pre_activations())).await?;
+    Ok(Found {
+        at,
+        values,
+        more: More::Nothing,
+    })
+}
 
 /// The penalty is `λ/n · Σ f^p · ‖W_dec[j]‖`; with p below 1 times `Σ f / Σ f^p` of the batch, held
 /// constant, so that it neither jumps nor fades as p falls. (dictionary_learning sets this factor when
 /// p changes, in ten steps; here p falls steadily.)
-pub(in crate::sae) async fn forward(
-    pass: &Pass<'_>,
+pub(in crate::sae) fn finish(
+    pass: &Pass,
     settings: &Standard,
-) -> Result<Outcome, Error> {
-    let f = relu(pass.pre_activations());
-    let (at, values) = Places::above_zero(f).await?;
-    let error = pass.error(&at, values.clone());
-    let (loss, signal) = pass.squared(&error);
+    at: Places,
+    values: Tensor<2>,
+    judged: Judged,
+) -> Outcome {
+    let Judged {
+        error,
+        loss,
+        signal,
+    } = judged;
     let mut term = Term::new(pass.sae, at, values.clone(), signal.clone());
 
     let (p, lambda) = (
@@ -41,7 +54,7 @@ pub(in crate::sae) async fn forward(
     let each = factor.clone().unsqueeze::<2>();
     term.dz = term.dz + slope * weights * each.clone();
     let lengths = pass.by_lengths(&term.at, powers * each);
-    Ok(Outcome {
+    Outcome {
         terms: vec![term],
         error,
         signal,
@@ -49,5 +62,5 @@ pub(in crate::sae) async fn forward(
         activation: Vec::new(),
         lengths,
         smallest: None,
-    })
+    }
 }

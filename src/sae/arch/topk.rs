@@ -5,20 +5,36 @@ use burn::tensor::{Int, Tensor};
 
 use crate::ops::{self, Encode};
 use crate::sae::config::AuxNormaliser;
-use crate::sae::loss::{Outcome, Pass, Term, squared_deviation, total};
+use crate::sae::loss::{Found, Judged, More, Outcome, Pass, Term, squared_deviation, total};
 use crate::sae::places::Places;
 
-pub(in crate::sae) fn forward(pass: &Pass) -> Outcome {
-    let weighed = pass.config.conventions.multi_topk;
-    let four = (4 * pass.now.k).min(pass.sae.d_sae()).min(1024);
-    let (all, all_values) = largest(pass, if weighed > 0.0 { four } else { pass.now.k });
+/// Four times as many latents as are kept, where Multi-TopK is to be.
+pub(in crate::sae) struct Largest(Option<(Places, Tensor<2>)>);
+
+pub(in crate::sae) fn encode(pass: &Pass) -> Found {
+    let (k, multi) = (pass.now.k, pass.config.conventions.multi_topk > 0.0);
+    let four = (4 * k).min(pass.sae.d_sae()).min(1024);
+    let (all, all_values) = largest(pass, if multi { four } else { k });
     // Values fall along a row: the k largest come first.
-    let at = Places(all.0.clone().map(|places| places.narrow(1, 0, pass.now.k)));
-    let values = all_values.clone().narrow(1, 0, pass.now.k);
-    let error = pass.error(&at, values.clone());
-    let (mut loss, mut signal) = pass.squared(&error);
+    Found {
+        at: Places(all.0.clone().map(|places| places.narrow(1, 0, k))),
+        values: all_values.clone().narrow(1, 0, k),
+        more: More::TopK(Largest(multi.then_some((all, all_values)))),
+    }
+}
+
+pub(in crate::sae) fn finish(
+    pass: &Pass,
+    (at, values, largest): (Places, Tensor<2>, Largest),
+    judged: Judged,
+) -> Outcome {
+    let Judged {
+        error,
+        mut loss,
+        mut signal,
+    } = judged;
     let mut terms = vec![Term::new(pass.sae, at, values, signal.clone())];
-    if weighed > 0.0 {
+    if let Some((all, all_values)) = largest.0 {
         let (more, by_more, term) = multi(pass, all, all_values);
         (loss, signal) = (loss + more, signal + by_more);
         terms.push(term);
@@ -46,8 +62,8 @@ fn largest(pass: &Pass, k: usize) -> (Places, Tensor<2>) {
 /// The loss of four times as many latents, weighed (Gao et al. 2024, 4.3): loss, signal, term.
 fn multi(pass: &Pass, at: Places, values: Tensor<2>) -> (Tensor<1>, Tensor<2>, Term) {
     let weight = pass.config.conventions.multi_topk;
-    let (loss, signal) = pass.squared(&pass.error(&at, values.clone()));
-    let (loss, signal) = (loss * weight, signal * weight);
+    let judged = pass.judged(pass.error(&at, values.clone()));
+    let (loss, signal) = (judged.loss * weight, judged.signal * weight);
     let mut term = Term::new(pass.sae, at, values, signal.clone());
     term.counted = false;
     (loss, signal, term)
