@@ -1,10 +1,13 @@
 //! Running a model over a data set and streaming chosen points to disk.
 //!
 //! [`capture`] is the driver; [`text`] cuts a text into blocks, [`store`] keeps the rows:
-//! safetensors shards with a manifest, a reader, and a seeded shuffle buffer over them.
-//! [`concepts`] labels the tokens of a text.
+//! safetensors shards with a manifest, a reader, and a seeded shuffle buffer over them. [`Live`] gives
+//! the same rows without a store, from the model as they are read. [`concepts`] labels the tokens of a
+//! text.
 
 pub mod concepts;
+mod contexts;
+mod live;
 mod paired;
 mod run;
 pub mod store;
@@ -12,8 +15,10 @@ pub mod text;
 
 use crate::{device, hook, model};
 
+pub use contexts::batches;
+pub use live::{Live, LiveInfo};
 pub use paired::paired_rows;
-pub use run::{CaptureConfig, Progress, batches, capture};
+pub use run::{CaptureConfig, Progress, capture};
 
 /// Why activations could not be captured or read.
 #[derive(Debug, thiserror::Error)]

@@ -1,15 +1,15 @@
-use std::collections::VecDeque;
 use std::io::Read;
 use std::path::Path;
 
 use super::Error;
+use super::contexts::{Contexts, Located, content, tokens};
 use super::store::{
     Dtype, HookSpec, MANIFEST, ModelId, Positions, RowBlock, RowMeta, Settings, Store, Writer,
 };
 use super::text::{TextBlocks, TextMark};
 use crate::device::{block_on, read};
 use crate::hook::{HookPoint, Hooks};
-use crate::model::{Network, Tokens, load::Piece};
+use crate::model::{Network, load::Info};
 
 /// What to capture from a text.
 #[derive(Clone, Debug)]
@@ -142,65 +142,6 @@ fn push(writer: &mut Writer, mark: TextMark, block: &RowBlock) -> Result<(), Err
     Ok(writer.push(block)?)
 }
 
-/// The contexts that [`capture`] would run on a text, as rows of token ids with the model's
-/// special tokens, in batches. The last context is left out if it is shorter than the others
-/// and not alone, so that every batch is unpadded.
-///
-/// # Errors
-/// As [`capture`], for the text and the context.
-pub fn batches(
-    network: &Network,
-    text: impl Read,
-    text_name: &str,
-    context: usize,
-    batch: usize,
-    max_tokens: Option<u64>,
-) -> Result<Vec<Tokens>, Error> {
-    let content = content(network, context)?;
-    let mut contexts = Contexts::new(
-        network,
-        TextBlocks::new(text, text_name),
-        content,
-        max_tokens,
-    );
-    contexts.fill_one()?;
-    let mut rows = Vec::new();
-    while let Some(next) = contexts.next()? {
-        rows.push(with_special(network, &next));
-    }
-    if rows.len() > 1 && rows.last().is_some_and(|r| r.len() < context) {
-        rows.pop();
-    }
-    Ok(rows
-        .chunks(batch)
-        .map(|rows| Tokens::new(rows.to_vec()))
-        .collect())
-}
-
-fn with_special(network: &Network, context: &[Located]) -> Vec<u32> {
-    let (prefix, suffix) = network.tokenizer.special();
-    prefix
-        .iter()
-        .copied()
-        .chain(context.iter().map(|p| p.id))
-        .chain(suffix.iter().copied())
-        .collect()
-}
-
-/// Tokens of the text in a context, or why the context does not fit the model.
-fn content(network: &Network, context: usize) -> Result<usize, Error> {
-    let (prefix, suffix) = network.tokenizer.special();
-    let (special, longest) = (prefix.len() + suffix.len(), network.model.max_context());
-    if context <= special || context > longest {
-        return Err(Error::Context {
-            context,
-            special,
-            longest,
-        });
-    }
-    Ok(context - special)
-}
-
 /// What does not change from batch to batch.
 struct Plan {
     hooks: Hooks,
@@ -245,11 +186,7 @@ impl Plan {
         }
         let info = &network.info;
         let settings = Settings {
-            model: ModelId {
-                id: info.id.clone(),
-                family: info.family.clone(),
-                sha256: info.sha256.clone(),
-            },
+            model: model_id(info),
             tokenizer_sha256: info.tokenizer_sha256.clone(),
             text: text.into(),
             positions: config.positions,
@@ -278,7 +215,9 @@ impl Plan {
         first: u64,
     ) -> Result<RowBlock, Error> {
         let prefix = network.tokenizer.special().0;
-        let tokens = Tokens::new(batch.iter().map(|c| with_special(network, c)).collect());
+        let ids = |context: &Vec<Located>| context.iter().map(|p| p.id).collect();
+        let ids: Vec<Vec<u32>> = batch.iter().map(ids).collect();
+        let tokens = tokens(network, &ids);
         let run = network.run(&tokens, &self.hooks)?;
         let [_, pos] = tokens.dims();
         let kept: Vec<Kept> = batch
@@ -315,6 +254,15 @@ impl Plan {
             meta: kept.into_iter().map(|k| k.meta).collect(),
             hooks,
         })
+    }
+}
+
+/// Which model it is, as files say it.
+pub(super) fn model_id(info: &Info) -> ModelId {
+    ModelId {
+        id: info.id.clone(),
+        family: info.family.clone(),
+        sha256: info.sha256.clone(),
     }
 }
 
@@ -380,103 +328,5 @@ fn keep(
                 to: base + prefix + context.len(),
             }]
         }
-    }
-}
-
-/// A token with its place in the whole text.
-#[derive(Clone, Copy)]
-struct Located {
-    id: u32,
-    start: u64,
-    end: u64,
-}
-
-/// Cuts a text into contexts of `content` tokens; the last may be shorter.
-struct Contexts<'a, R> {
-    network: &'a Network,
-    blocks: TextBlocks<R>,
-    content: usize,
-    left: u64,
-    pending: VecDeque<Located>,
-    ended: bool,
-}
-
-impl<'a, R: Read> Contexts<'a, R> {
-    fn new(
-        network: &'a Network,
-        blocks: TextBlocks<R>,
-        content: usize,
-        max_tokens: Option<u64>,
-    ) -> Self {
-        let left = max_tokens.unwrap_or(u64::MAX);
-        Self {
-            network,
-            blocks,
-            content,
-            left,
-            pending: VecDeque::new(),
-            ended: false,
-        }
-    }
-
-    fn batch(&mut self, size: usize) -> Result<Vec<Vec<Located>>, Error> {
-        let mut batch = Vec::with_capacity(size);
-        while batch.len() < size {
-            let Some(context) = self.next()? else { break };
-            batch.push(context);
-        }
-        Ok(batch)
-    }
-
-    fn fill_one(&mut self) -> Result<(), Error> {
-        while self.pending.len() < self.content
-            && !self.ended
-            && (self.pending.len() as u64) < self.left
-        {
-            self.fill()?;
-        }
-        match self.pending.is_empty() {
-            true => Err(Error::EmptyText {
-                name: self.blocks.name().into(),
-            }),
-            false => Ok(()),
-        }
-    }
-
-    fn next(&mut self) -> Result<Option<Vec<Located>>, Error> {
-        while self.pending.len() < self.content
-            && !self.ended
-            && (self.pending.len() as u64) < self.left
-        {
-            self.fill()?;
-        }
-        let n = self
-            .pending
-            .len()
-            .min(self.content)
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        self.left -= n as u64;
-        let context: Vec<Located> = self.pending.drain(..n).collect();
-        Ok((!context.is_empty()).then_some(context))
-    }
-
-    fn fill(&mut self) -> Result<(), Error> {
-        let Some(block) = self.blocks.next().transpose()? else {
-            self.ended = true;
-            return Ok(());
-        };
-        let locate = |p: Piece| Located {
-            id: p.id,
-            start: block.start + p.start as u64,
-            end: block.start + p.end as u64,
-        };
-        self.pending.extend(
-            self.network
-                .tokenizer
-                .encode(&block.text)?
-                .into_iter()
-                .map(locate),
-        );
-        Ok(())
     }
 }

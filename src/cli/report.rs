@@ -56,10 +56,7 @@ fn embedded(dirs: &[PathBuf], device: &Device) -> Result<Option<Network>, model:
     let infos = dirs
         .iter()
         .filter_map(|d| crate::sae::session::run_info(d).ok());
-    let Some(trained) = infos
-        .filter_map(|i| i.store.map(|s| s.settings.model))
-        .next()
-    else {
+    let Some(trained) = infos.filter_map(|i| i.model().cloned()).next() else {
         return Ok(None);
     };
     if !model::load::EMBEDDED.iter().any(|m| m.name == trained.id) {

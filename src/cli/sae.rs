@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
@@ -6,6 +7,7 @@ use super::sae_train::{self, Train};
 use super::{
     DeviceOption, Failure, bar, capture::open_text, print_json, rows, sae_files, selftest,
 };
+use crate::capture::Live;
 use crate::capture::store::{Source, write_whole};
 use crate::device::block_on;
 use crate::model;
@@ -16,9 +18,9 @@ use crate::{Device, capture};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Sub {
-    /// Train an autoencoder on stored activations or on a matrix.
+    /// Train an autoencoder on stored activations, on a matrix, or on a model while it runs.
     Train(Box<Train>),
-    /// Measure an autoencoder on stored activations, and in its model.
+    /// Measure an autoencoder on activations, and in its model.
     Eval(Eval),
     /// Write an autoencoder in another tool's format.
     Convert(sae_files::Convert),
@@ -34,7 +36,8 @@ pub(super) enum Sub {
 pub(super) struct Eval {
     /// The autoencoder: its directory, or another tool's directory or weight file.
     sae: PathBuf,
-    /// A store directory, STORE:HOOK, or FILE.safetensors[:TENSOR].
+    /// A store directory, STORE:HOOK, or FILE.safetensors[:TENSOR]; with --text also a model directory or
+    /// an embedded model, to measure it on what the model computes.
     source: String,
     /// The hook, where it is not the one the autoencoder was trained on.
     #[arg(long)]
@@ -45,12 +48,12 @@ pub(super) struct Eval {
     /// A language model: also measure the cross-entropy it keeps with the autoencoder spliced in.
     #[arg(long, requires = "text")]
     model: Option<PathBuf>,
-    /// The text to measure it on, or -.
-    #[arg(long, requires = "model")]
+    /// The text that models run on, or -.
+    #[arg(long)]
     text: Option<PathBuf>,
-    /// Tokens of the text to use.
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
-    text_tokens: u64,
+    /// Tokens of the text to use. Default: 20,000 for the cross-entropy, for activations all.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    text_tokens: Option<u64>,
     /// Tokens in a context of the text.
     #[arg(long, default_value_t = 128)]
     context: usize,
@@ -72,6 +75,52 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
     }
 }
 
+/// Where activations come from.
+pub(super) enum Activations {
+    /// What was stored: `STORE` or a full spelling.
+    Stored(String),
+    /// A model that runs.
+    Live(Live),
+}
+
+impl Activations {
+    pub(super) fn at(&self, hook: Option<&str>) -> Result<Source, Failure> {
+        match (self, hook) {
+            (Self::Stored(spec), hook) => open_source(spec, hook),
+            (Self::Live(live), Some(hook)) => Ok(live.source(hook)?),
+            (Self::Live(_), None) => Err("a model has many hooks; give --hook".into()),
+        }
+    }
+}
+
+/// A model directory, or an embedded model.
+fn is_model(spec: &str) -> bool {
+    let dir = Path::new(spec);
+    let embedded = model::load::EMBEDDED.iter().any(|m| m.name == spec);
+    match dir.exists() {
+        true => dir.join("config.json").exists(),
+        false => embedded,
+    }
+}
+
+/// Contexts that a model runs at once.
+const PASS: usize = 16;
+
+/// A model at some hooks, on a text cut into contexts of so many tokens, up to so many.
+pub(super) fn open_live(
+    model: &str,
+    text: &Path,
+    hooks: &[String],
+    (context, max_tokens): (usize, Option<u64>),
+    device: &Device,
+) -> Result<Live, Failure> {
+    let (reader, name) = open_text(text)?;
+    let network = Arc::new(model::load(model, device)?);
+    Ok(Live::new(
+        network, reader, &name, hooks, context, PASS, max_tokens,
+    )?)
+}
+
 /// `STORE` with a hook, or a full spelling.
 pub(super) fn open_source(spec: &str, hook: Option<&str>) -> Result<Source, Failure> {
     let spec = match hook {
@@ -90,18 +139,20 @@ fn eval(options: &Eval) -> Result<(), Failure> {
         return Err(format!("{}: {text}", options.sae.display()).into());
     }
     let trained = metadata["hook_name"].as_str().map(str::to_owned);
-    let is_store = Path::new(&options.source).is_dir();
+    let has_hooks = Path::new(&options.source).is_dir() || is_model(&options.source);
     let hook = options
         .hook
         .clone()
-        .or(if is_store { trained.clone() } else { None });
-    let all = open_source(&options.source, hook.as_deref())?;
+        .or(if has_hooks { trained.clone() } else { None });
+    let written = written(&metadata);
+    let hooks: Vec<String> = hook.iter().chain(&written).cloned().collect();
+    let from = activations(options, &hooks, &device)?;
+    let all = from.at(hook.as_deref())?;
     let range = rows(&options.rows, all.rows())?;
     let source = all.sub(range.clone())?;
-    let written = written(&metadata);
     let target = match &written {
         None => source.clone(),
-        Some(hook) if is_store => open_source(&options.source, Some(hook))?.sub(range)?,
+        Some(hook) if has_hooks => from.at(Some(hook))?.sub(range)?,
         Some(hook) => {
             let text = format!("it makes {hook}: measure it on a store that holds both hooks");
             return Err(format!("{}: {text}", options.sae.display()).into());
@@ -145,6 +196,22 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     }
 }
 
+fn activations(options: &Eval, hooks: &[String], device: &Device) -> Result<Activations, Failure> {
+    let source = &options.source;
+    match &options.text {
+        Some(text) if is_model(source) => {
+            let tokens = (options.context, options.text_tokens);
+            let live = open_live(source, text, hooks, tokens, device)?;
+            Ok(Activations::Live(live))
+        }
+        Some(_) if options.model.is_none() => {
+            let text = "no model to run on the text: give --model, or a model as the source";
+            Err(format!("{source}: {text}").into())
+        }
+        _ => Ok(Activations::Stored(source.clone())),
+    }
+}
+
 /// The hook that a transcoder writes to.
 fn written(metadata: &serde_json::Value) -> Option<String> {
     let hook = metadata["hook_name_out"].as_str()?;
@@ -176,8 +243,8 @@ fn splice(
         reader,
         &name,
         options.context,
-        16,
-        Some(options.text_tokens),
+        PASS,
+        options.text_tokens.or(Some(20_000)),
     )?;
     let progress = bar("splice", "batches", batches.len() as u64);
     for tokens in &batches {

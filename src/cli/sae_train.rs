@@ -2,9 +2,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::sae::open_source;
+use super::sae::{Activations, open_live};
 use super::{DeviceOption, Failure, bar, print_json, rows};
+use crate::Device;
 use crate::capture::store::Source;
+use crate::sae::format::WeightDtype;
 use crate::sae::session::{self, Job, LogLine, SessionOptions};
 use crate::sae::{Architecture, Gated, JumpRelu, Matryoshka, Preset, Standard, TrainConfig};
 
@@ -19,14 +21,31 @@ enum Arch {
     PAnneal,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Dtype {
+    F32,
+    F16,
+    Bf16,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Train {
-    /// A store directory (with --hook), STORE:HOOK, or FILE.safetensors[:TENSOR].
+    /// A store directory (with --hook), STORE:HOOK, or FILE.safetensors[:TENSOR]; with --text a model
+    /// directory or an embedded model.
     source: String,
-    /// The hook, where the source is a store directory; several train one autoencoder each.
+    /// Run the model on this text (UTF-8, or - for standard input) while training, without a store.
+    #[arg(long, requires = "hook")]
+    text: Option<PathBuf>,
+    /// Tokens in a context of the text, special tokens included.
+    #[arg(long, default_value_t = 128, requires = "text")]
+    context: usize,
+    /// Use no more than this many tokens of the text.
+    #[arg(long, requires = "text", value_parser = clap::value_parser!(u64).range(1..))]
+    max_tokens: Option<u64>,
+    /// The hook, where the source is a store directory or a model; several train one autoencoder each.
     #[arg(long, num_args = 1..)]
     hook: Vec<String>,
-    /// A transcoder: make the activations at this hook of the store, instead of those read.
+    /// A transcoder: make the activations at this hook of the store or model, instead of those read.
     #[arg(long, value_name = "HOOK")]
     target_hook: Option<String>,
     /// A transcoder with a linear skip from what it reads to what it writes.
@@ -81,6 +100,9 @@ pub(super) struct Train {
     /// Leave latents alone in the steps in which no row chose them: another optimiser than Adam.
     #[arg(long)]
     lazy_adam: bool,
+    /// Number format of the saved weights; they are trained in f32.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
     /// Rows of the shuffle buffer.
     #[arg(long, default_value_t = 1 << 16)]
     buffer: usize,
@@ -126,12 +148,13 @@ pub(super) fn run(options: &Train) -> Result<(), Failure> {
     let choices = choices(options);
     let mut jobs = Vec::new();
     let mut first_row = 0;
+    let (from, device) = activations(options)?;
     for choice in &choices {
-        let (job, first) = job(options, choice, choices.len() > 1)?;
+        let (job, first) = job(options, choice, &from, choices.len() > 1)?;
         first_row = first;
         jobs.push(job);
     }
-    let device = options.device.open()?;
+    let device = device.map_or_else(|| options.device.open(), Ok)?;
     let session = SessionOptions {
         resume: options.resume,
         buffer_rows: options.buffer,
@@ -157,6 +180,19 @@ pub(super) fn run(options: &Train) -> Result<(), Failure> {
     })?;
     progress.finish_and_clear();
     report(options, &jobs, last)
+}
+
+/// Where it reads; and the device, if a model runs on it.
+fn activations(options: &Train) -> Result<(Activations, Option<Device>), Failure> {
+    let Some(text) = &options.text else {
+        return Ok((Activations::Stored(options.source.clone()), None));
+    };
+    let device = options.device.open()?;
+    let mut hooks = options.hook.clone();
+    hooks.extend(options.target_hook.clone());
+    let tokens = (options.context, options.max_tokens);
+    let live = open_live(&options.source, text, &hooks, tokens, &device)?;
+    Ok((Activations::Live(live), Some(device)))
 }
 
 /// Every combination of what was asked for.
@@ -185,12 +221,17 @@ fn choices(options: &Train) -> Vec<Choice<'_>> {
     all
 }
 
-fn job(options: &Train, choice: &Choice, many: bool) -> Result<(Job, usize), Failure> {
-    let all = open_source(&options.source, choice.hook)?;
+fn job(
+    options: &Train,
+    choice: &Choice,
+    from: &Activations,
+    many: bool,
+) -> Result<(Job, usize), Failure> {
+    let all = from.at(choice.hook)?;
     let range = rows(&options.rows, all.rows())?;
     let source = all.sub(range.clone())?;
     let target = match &options.target_hook {
-        Some(hook) => Some(open_source(&options.source, Some(hook))?.sub(range.clone())?),
+        Some(hook) => Some(from.at(Some(hook))?.sub(range.clone())?),
         None => None,
     };
     let config = config(options, choice, &source)?;
@@ -233,6 +274,11 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
     config.resample_every = options.resample_every;
     config.ema = options.ema;
     config.lazy_adam = options.lazy_adam;
+    config.dtype = match options.dtype {
+        Dtype::F32 => WeightDtype::F32,
+        Dtype::F16 => WeightDtype::F16,
+        Dtype::Bf16 => WeightDtype::Bf16,
+    };
     if options.k_start.is_some() {
         (config.k_start, config.k_anneal) = (options.k_start, 0.5);
     }

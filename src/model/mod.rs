@@ -58,7 +58,7 @@ impl Index<&str> for Run {
 }
 
 /// A forward pass with named places.
-pub trait Model: std::fmt::Debug + Send {
+pub trait Model: std::fmt::Debug + Send + Sync {
     /// Every point this model passes through, in order, with its shape.
     fn hook_points(&self) -> Vec<HookPoint>;
 

@@ -281,13 +281,12 @@ fn header(
     last: Option<&LogLine>,
     found: Option<&Evaluated>,
 ) -> RunHeader {
-    let settings = info.store.as_ref().map(|s| &s.settings);
     let c = &info.config;
     RunHeader {
         name: name.into(),
-        model: settings.map(|s| s.model.id.clone()),
+        model: info.model().map(|m| m.id.clone()),
         hook: info.hook.clone(),
-        text: settings.map(|s| s.text.clone()),
+        text: info.text().map(str::to_owned),
         tokens: Some(info.rows as u64),
         architecture: Some(c.architecture.name().into()),
         d_in: Some(info.d_in as u64),

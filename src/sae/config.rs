@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use super::format::WeightDtype;
 use crate::ops::Adam;
 
 /// What is trained. Its own file under `arch` has the loss.
@@ -302,6 +303,9 @@ pub struct TrainConfig {
     /// ([`AdamRows::lazy`](crate::ops::AdamRows::lazy)): another optimiser, cheaper where few fire.
     #[serde(default)]
     pub lazy_adam: bool,
+    /// What the trained weights are rounded to when they are saved. It changes nothing before.
+    #[serde(default)]
+    pub dtype: WeightDtype,
     /// A transcoder adds `x W_skipᵀ`.
     pub skip: bool,
     /// Activations that a row holds side by side: more than 1 makes a crosscoder.
@@ -336,6 +340,7 @@ impl TrainConfig {
             seed: 0,
             adam: Adam::default(),
             lazy_adam: false,
+            dtype: WeightDtype::F32,
             skip: false,
             sites: 1,
             conventions: Conventions::default(),

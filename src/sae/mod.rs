@@ -73,6 +73,18 @@ pub enum Error {
         /// Its loss.
         loss: f64,
     },
+    /// A weight is too large for the number format that it is to be saved in.
+    #[error(
+        "tensor `{tensor}`: {value} does not fit in {dtype}; f32 holds it, and a run is resumed with another dtype"
+    )]
+    Overflow {
+        /// The tensor.
+        tensor: String,
+        /// The first such weight.
+        value: f32,
+        /// The number format.
+        dtype: format::WeightDtype,
+    },
     /// The directory holds another run.
     #[error("{path}: {reason}")]
     Resume {

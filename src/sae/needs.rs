@@ -11,9 +11,10 @@ use crate::ops::CHUNK;
 /// What a session needs at most, in bytes, to a few percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// On the device: weights, moments, a step's work.
+    /// On the device: weights, moments, a step's work; of a model that runs its activations at the hooks.
     pub device: u64,
-    /// On the host beside that: shuffle buffers, and a checkpoint while it is written.
+    /// On the host beside that: shuffle buffers (with what a model that runs has ready for them), and a
+    /// checkpoint while it is written.
     pub host: u64,
     /// On disk: checkpoints (the old one stays until the new one is whole) and weights.
     pub disk: u64,
@@ -27,19 +28,24 @@ impl Needs {
             host: 0,
             disk: 0,
         };
-        let (mut largest, mut read): (u64, Vec<&Source>) = (0, Vec::new());
+        let (mut largest, mut read, mut runs): (u64, Vec<&Source>, bool) = (0, Vec::new(), false);
         for job in jobs {
             let [d_in, d_out] = widths(job);
             let weights = 4 * (job.config.d_sae as u64 * (d_in + d_out));
             let state = weights * if job.config.ema.is_some() { 4 } else { 3 };
             needs.device += state + step(job);
-            needs.disk += 2 * state + weights;
+            needs.disk += 2 * state + weights * job.config.dtype.bytes() as u64 / 4;
             largest = largest.max(state);
             for source in job.reads() {
                 if !read.iter().any(|other| other.is(source)) {
                     read.push(source);
                     let rows = options.buffer_rows + job.config.batch;
                     needs.host += 4 * (rows * source.width()) as u64;
+                    if let Some(live) = source.model().filter(|_| !runs) {
+                        runs = true;
+                        needs.device += live.pass_bytes();
+                        needs.host += live.pass_bytes() + live.kept_bytes(options.buffer_rows);
+                    }
                 }
             }
         }

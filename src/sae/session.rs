@@ -3,9 +3,12 @@
 //! While it runs the directory holds `run.json`, `log.jsonl` and `checkpoint.safetensors`;
 //! when it is done, `sae_weights.safetensors` and `cfg.json` take the checkpoint's place. A run
 //! that is killed and resumed ends, on the CPU backend, in the same bytes as one that was not.
+//! Weights that do not fit the number format they are to be saved in stay in the checkpoint: resume
+//! with another [`dtype`](super::TrainConfig::dtype).
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
 use burn::tensor::Tensor;
@@ -17,7 +20,7 @@ use directory::{append, describe, open, open_log, remove_checkpoint};
 
 use super::checkpoint::{CHECKPOINT, checkpoint, restore};
 use super::eval::{Accumulator, Reconstruction};
-use super::format;
+use super::format::{self, WeightDtype};
 use super::train::{NO_SKIP, batch_tensor};
 use super::{Error, Needs, Sae, TrainConfig, Trainer};
 use crate::Device;
@@ -77,7 +80,8 @@ impl Job {
     }
 }
 
-/// Trains to the end and writes the autoencoder. `seen` gets every line of the log.
+/// Trains to the end and writes the autoencoder, which is returned as it was written. `seen` gets every
+/// line of the log.
 ///
 /// Memory: weights and moments (three times the parameters), one batch and what a
 /// step holds ([`backward`](super::backward)), the shuffle buffer.
@@ -123,13 +127,15 @@ pub fn train_all(
     Needs::of(&left, options).check(&jobs[0].out, device)?;
     let order = jobs[0].config.seed;
     let (mut done, mut running) = (vec![None; jobs.len()], Vec::new());
+    let mut samples = Samples::default();
     for (number, job) in jobs.iter().enumerate() {
         let info = describe(job, order, first_row, options, device);
         done[number] = open(&info, &job.out, options.resume, device)?;
         if done[number].is_none() {
-            running.push(Running::start(number, job, info, device)?);
+            running.push(Running::start(number, job, info, &mut samples, device)?);
         }
     }
+    drop(samples);
     let steps = jobs[0].config.steps();
     let first = running.iter().map(|r| r.trainer.steps_done()).min();
     let first = first.unwrap_or(steps);
@@ -145,7 +151,8 @@ pub fn train_all(
         }
     }
     for run in running {
-        done[run.number] = Some(finish(&run.trainer, &run.info, &jobs[run.number].out)?);
+        let out = &jobs[run.number].out;
+        done[run.number] = Some(finish(&run.trainer, &run.info, out, device)?);
     }
     Ok(done.into_iter().flatten().collect())
 }
@@ -231,8 +238,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(number: usize, job: &Job, info: RunInfo, device: &Device) -> Result<Self, Error> {
-        let trainer = start(job, &info, device)?;
+    fn start(
+        number: usize,
+        job: &Job,
+        info: RunInfo,
+        samples: &mut Samples,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        let trainer = start(job, &info, samples, device)?;
         let first = trainer.steps_done();
         let (log, before) = open_log(&job.out, first)?;
         let begun = Instant::now();
@@ -278,21 +291,41 @@ impl Running {
     }
 }
 
-fn start(job: &Job, info: &RunInfo, device: &Device) -> Result<Trainer, Error> {
+fn start(
+    job: &Job,
+    info: &RunInfo,
+    samples: &mut Samples,
+    device: &Device,
+) -> Result<Trainer, Error> {
     let path = job.out.join(CHECKPOINT);
     if path.exists() {
         return restore(&path, info, device.tensor());
     }
     let (config, on) = (info.config.clone(), device.tensor());
-    let sample = sample(&job.source)?;
+    let sample = samples.of(&job.source)?;
     match &job.target {
         None => Trainer::new(config, &sample, info.d_in, on),
         Some(target) => Trainer::transcoder(
             config,
             (&sample, info.d_in),
-            (&self::sample(target)?, info.d_out),
+            (&samples.of(target)?, info.d_out),
             on,
         ),
+    }
+}
+
+/// What each source that was asked for gave.
+#[derive(Default)]
+struct Samples(Vec<(Source, Rc<[f32]>)>);
+
+impl Samples {
+    fn of(&mut self, source: &Source) -> Result<Rc<[f32]>, Error> {
+        if let Some((_, rows)) = self.0.iter().find(|(other, _)| other.is(source)) {
+            return Ok(rows.clone());
+        }
+        let rows: Rc<[f32]> = sample(source)?.into();
+        self.0.push((source.clone(), rows.clone()));
+        Ok(rows)
     }
 }
 
@@ -305,25 +338,33 @@ fn sample(source: &Source) -> Result<Vec<f32>, Error> {
         source.read_rows(0..rows, &mut sample)?;
         return Ok(sample);
     }
-    let block = 64.min(rows);
-    let mut part = Vec::new();
-    for i in 0..rows / block {
-        source.read_rows(i * block * step..i * block * step + block, &mut part)?;
-        sample.append(&mut part);
-    }
+    let (block, _) = source.cuts(64.min(rows));
+    let blocks = (0..(rows / block).max(1)).map(|i| source.block(block, i * step));
+    let blocks: Vec<_> = blocks.collect();
+    let rows: usize = blocks.iter().map(ExactSizeIterator::len).sum();
+    sample.resize(rows * source.width(), 0.0);
+    source.read_blocks(&blocks, &mut sample)?;
     Ok(sample)
 }
 
-fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path) -> Result<Sae, Error> {
+fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path, device: &Device) -> Result<Sae, Error> {
     let sae = trainer.sae();
-    let model = info.store.as_ref().map(|s| s.settings.model.id.clone());
+    let model = info.model().map(|m| m.id.clone());
     let metadata = serde_json::json!({
-        "hook_name": info.hook, "hook_name_out": info.target_hook, "model_name": model, "context_size": info.store.as_ref().map(|s| s.settings.context),
+        "hook_name": info.hook, "hook_name_out": info.target_hook, "model_name": model, "context_size": info.context(),
         "inscape": { "version": info.inscape, "config": info.config, "source": info.source },
     });
-    block_on(format::save(&sae, dir, metadata))?;
+    let dtype = info.config.dtype;
+    let saved = block_on(format::save_as(&sae, dir, metadata, dtype));
+    if let Err(Error::Overflow { .. }) = saved {
+        block_on(checkpoint(trainer, dir))?; // all that was trained, to be saved in another format
+    }
+    saved?;
     remove_checkpoint(dir)?;
-    Ok(sae)
+    match dtype {
+        WeightDtype::F32 => Ok(sae),
+        _ => format::load(dir, device.tensor()).map(|(sae, _)| sae),
+    }
 }
 
 /// Measures an autoencoder over the rows of `source`. `seen` gets the rows done.
@@ -375,8 +416,7 @@ pub fn evaluate_pair(
         Ok::<_, Error>(batch_tensor(rows, source.width(), device.tensor()))
     };
     let mut all = Accumulator::new(sae.d_sae());
-    for start in (0..source.rows()).step_by(2048) {
-        let range = start..(start + 2048).min(source.rows());
+    for range in source.blocks(2048) {
         let x = read(source, range.clone())?;
         let y = if same {
             x.clone()

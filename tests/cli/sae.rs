@@ -246,7 +246,10 @@ fn an_evaluation_on_something_else_is_refused() {
         &format!("sae eval sae acts:{HOOK}"),
         &["width 128", "takes 8"],
     );
-    bench.usage("sae eval sae x.safetensors --text t", &["--model"]);
+    bench.fails(
+        "sae eval sae x.safetensors --text t",
+        &["x.safetensors", "--model"],
+    );
     bench.ok("sae eval sae x.safetensors");
     let before = fs::read(bench.path("sae/cfg.json")).unwrap();
     bench.write("sae/cfg.json", "{\"architecture\": \"jumprelu\"}");

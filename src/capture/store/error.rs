@@ -107,6 +107,9 @@ pub enum Error {
         start: usize,
         end: usize,
     },
+    /// The model that makes the rows when they are read.
+    #[error(transparent)]
+    Live(#[from] Box<crate::capture::Error>),
     /// There are no rows to serve.
     #[error("{name} holds no rows")]
     Empty { name: String },

@@ -46,6 +46,7 @@ mod reader;
 mod settings;
 mod shuffle;
 mod source;
+mod spec;
 #[cfg(test)]
 mod tests;
 mod writer;

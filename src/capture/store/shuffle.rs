@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use rayon::prelude::*;
 
 use super::{Error, Source};
 
@@ -17,9 +16,9 @@ const BLOCK: usize = 256;
 /// An endless stream of batches in which every row comes once per epoch, in an order that depends
 /// on the seed alone, never on the machine or its threads.
 ///
-/// Each epoch permutes blocks of up to 256 consecutive rows, fills the buffer with as many blocks
-/// as it holds, permutes the rows in the buffer, serves them, and goes on to the next blocks. A row
-/// thus travels any distance, and its company is drawn from `buffer_rows / 256` places. Batches run
+/// Each epoch permutes blocks of up to 256 consecutive rows (of a running model whole contexts, at
+/// least one), fills the buffer with as many blocks as it holds, permutes the rows in the buffer,
+/// serves them, and goes on to the next blocks. A row thus travels any distance, and its company is drawn from `buffer_rows / 256` places. Batches run
 /// on over the end of an epoch. The position is the number of rows served, so [`seek`] continues a
 /// run exactly.
 ///
@@ -27,7 +26,9 @@ const BLOCK: usize = 256;
 ///
 /// # Cost
 /// Holds `buffer_rows` rows of f32 (or all rows if there are fewer), one number per row of those
-/// and one per 256 rows of the source; reads each row once per epoch.
+/// and one per 256 rows of the source; reads each row once per epoch, or once
+/// if they all fit. A buffer is filled by one read of
+/// the source, which depends on the seed, the epoch and how often it was filled in it alone.
 ///
 /// # Example
 /// ```
@@ -46,7 +47,7 @@ pub struct ShuffledBatches {
     source: Source,
     seed: u64,
     batch: usize,
-    /// Rows in a block; only the source's last block is shorter.
+    /// Rows in a block; only the source's first and last block may be shorter.
     block: usize,
     /// Blocks in a full buffer.
     blocks: usize,
@@ -67,6 +68,8 @@ struct Buffer {
     span: Range<usize>,
     /// Which of `rows` comes when.
     order: Vec<usize>,
+    /// Where `rows` come from.
+    blocks: Vec<Range<usize>>,
     rows: Vec<f32>,
 }
 
@@ -85,7 +88,7 @@ impl ShuffledBatches {
             let name = source.name().to_owned();
             return Err(Error::Empty { name });
         }
-        let block = (buffer_rows / 64).clamp(1, BLOCK);
+        let (block, _) = source.cuts((buffer_rows / 64).clamp(1, BLOCK));
         Ok(Self {
             source,
             seed,
@@ -158,7 +161,7 @@ impl ShuffledBatches {
     /// Loads the buffer that holds row `at` of the epoch's order.
     fn load(&mut self, epoch: u64, at: usize) -> Result<(), Error> {
         if self.epoch != Some(epoch) {
-            let count = self.source.rows().div_ceil(self.block);
+            let count = self.source.block_count(self.block);
             self.order = permutation(count, self.seed, epoch, 0);
             self.epoch = Some(epoch);
         }
@@ -172,8 +175,12 @@ impl ShuffledBatches {
         blocks.sort_by_key(|rows| rows.start);
         let rows = blocks.iter().map(Range::len).sum();
         self.buffer.span = 0..0;
-        self.buffer.rows.resize(rows * self.source.width(), 0.0);
-        read_blocks(&self.source, &blocks, &mut self.buffer.rows)?;
+        if self.buffer.blocks != blocks {
+            self.buffer.blocks.clear();
+            self.buffer.rows.resize(rows * self.source.width(), 0.0);
+            self.source.read_blocks(&blocks, &mut self.buffer.rows)?;
+            self.buffer.blocks = blocks;
+        }
         self.buffer.order = permutation(rows, self.seed, epoch, 1 + fill as u64);
         self.buffer.epoch = epoch;
         self.buffer.span = start..start + rows;
@@ -194,24 +201,8 @@ impl ShuffledBatches {
     }
 
     fn rows_of(&self, block: usize) -> Range<usize> {
-        let start = block * self.block;
-        start..(start + self.block).min(self.source.rows())
+        self.source.block(self.block, block)
     }
-}
-
-/// Reads blocks side by side, each into its place; of several errors the first block's is given.
-fn read_blocks(source: &Source, blocks: &[Range<usize>], out: &mut [f32]) -> Result<(), Error> {
-    let mut rest = out;
-    let mut jobs = Vec::with_capacity(blocks.len());
-    for rows in blocks {
-        let (head, tail) = rest.split_at_mut(rows.len() * source.width());
-        jobs.push((rows.clone(), head));
-        rest = tail;
-    }
-    let read = jobs
-        .into_par_iter()
-        .map(|(rows, out)| source.read_into(rows, out));
-    read.collect::<Vec<_>>().into_iter().collect()
 }
 
 /// A permutation of `0..n` (Fisher and Yates, as Durstenfeld gives it, 1964), drawn from a generator

@@ -5,13 +5,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use safetensors::tensor::Dtype as FileDtype;
 
 use super::header::{self, Header};
+use super::spec::{pick, split};
 use super::{Error, RowMeta, Store};
+use crate::capture::Live;
 
 /// A matrix `[rows, width]` of f32: one hook of a store, one 2-D tensor of a safetensors file, rows
-/// in memory, or rows made when they are read. Cheap to clone.
+/// in memory, or rows made when they are read, by a function or a model. Cheap to clone.
 ///
 /// # Cost
 /// Holds no rows, unless they were given in memory.
@@ -40,6 +43,10 @@ enum Kind {
     },
     Generated {
         fill: Arc<Fill>,
+    },
+    Live {
+        live: Live,
+        hook: usize,
     },
 }
 
@@ -200,6 +207,17 @@ impl Source {
         self.range.len()
     }
 
+    /// One hook of a running model.
+    pub(in crate::capture) fn live(live: Live, hook: usize) -> Self {
+        let (info, name) = (live.info(), live.hook_name(hook));
+        Self {
+            name: format!("{} on {}:{name}", info.model.id, info.text),
+            width: live.width(hook),
+            range: 0..live.contexts() * live.content(),
+            kind: Kind::Live { live, hook },
+        }
+    }
+
     /// Length of a row.
     pub fn width(&self) -> usize {
         self.width
@@ -211,6 +229,47 @@ impl Source {
             Kind::Hook { store, .. } => Some(store),
             _ => None,
         }
+    }
+
+    /// The running model behind it, if there is one.
+    pub fn model(&self) -> Option<&Live> {
+        match &self.kind {
+            Kind::Live { live, .. } => Some(live),
+            _ => None,
+        }
+    }
+
+    /// The hook, where it is one of a store or of a running model.
+    pub fn hook_name(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Hook { store, hook } => Some(&store.hooks()[*hook].name),
+            Kind::Live { live, hook } => Some(live.hook_name(*hook)),
+            _ => None,
+        }
+    }
+
+    /// Rows `i` of those cut into blocks of about `len`, and of whole contexts where a model makes them.
+    pub(crate) fn block(&self, len: usize, i: usize) -> Range<usize> {
+        let (len, before) = self.cuts(len);
+        let cut = |i: usize| (i * len).saturating_sub(before).min(self.rows());
+        cut(i)..cut(i + 1)
+    }
+
+    /// All of these, in order.
+    pub(crate) fn blocks(&self, len: usize) -> impl Iterator<Item = Range<usize>> {
+        (0..self.block_count(len)).map(move |i| self.block(len, i))
+    }
+
+    /// How many there are.
+    pub(super) fn block_count(&self, len: usize) -> usize {
+        let (len, before) = self.cuts(len);
+        (self.rows() + before).div_ceil(len)
+    }
+
+    /// Rows in such a block, and rows of the first context that lie before its own.
+    pub(crate) fn cuts(&self, len: usize) -> (usize, usize) {
+        let context = self.model().map_or(1, Live::content);
+        ((len / context).max(1) * context, self.range.start % context)
     }
 
     /// Appends the rows `range` to `out`, in row-major order.
@@ -240,17 +299,48 @@ impl Source {
     }
 
     /// The token ids of the rows `range`, to check that two sources pair up; `None` if the source
-    /// is no store.
+    /// is neither a store nor a model.
     ///
     /// # Errors
     /// As for [`Source::read_rows`].
     pub fn token_ids(&self, range: Range<usize>) -> Result<Option<Vec<u32>>, Error> {
         let range = self.absolute(range)?;
+        if let Some(live) = self.model() {
+            return Ok(Some(live.token_ids(range).to_vec()));
+        }
         self.store().map(|store| store.token_ids(range)).transpose()
     }
 
+    /// Reads ascending blocks of rows, which are known to be there, one after another over `out`: side
+    /// by side, or in one run of the model. Of several errors the first block's is given.
+    pub(crate) fn read_blocks(
+        &self,
+        blocks: &[Range<usize>],
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        if let Kind::Live { live, hook } = &self.kind {
+            let first = self.range.start;
+            let blocks: Vec<_> = blocks
+                .iter()
+                .map(|b| first + b.start..first + b.end)
+                .collect();
+            return Ok(live.read(*hook, &blocks, out).map_err(Box::new)?);
+        }
+        let mut rest = out;
+        let mut jobs = Vec::with_capacity(blocks.len());
+        for rows in blocks {
+            let (head, tail) = rest.split_at_mut(rows.len() * self.width);
+            jobs.push((rows.clone(), head));
+            rest = tail;
+        }
+        let read = jobs
+            .into_par_iter()
+            .map(|(rows, out)| self.read_into(rows, out));
+        read.collect::<Vec<_>>().into_iter().collect()
+    }
+
     /// Reads the rows `range`, which are known to be there, over `out`.
-    pub(super) fn read_into(&self, range: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
+    fn read_into(&self, range: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
         let first = self.range.start + range.start;
         match &self.kind {
             Kind::Hook { store, hook } => {
@@ -268,6 +358,7 @@ impl Source {
                 out.copy_from_slice(&rows[first * self.width..][..out.len()]);
             }
             Kind::Generated { fill } => fill(first..first + range.len(), out),
+            Kind::Live { .. } => return self.read_blocks(&[range], out),
         }
         self.check_finite(range.start, out)
     }
@@ -302,7 +393,7 @@ impl Source {
             }
             Kind::Tensor { path, .. } => format!("row {row} of {}", path.display()),
             Kind::Memory { .. } => "in memory".to_owned(),
-            Kind::Generated { .. } => format!("row {row} as it was made"),
+            Kind::Generated { .. } | Kind::Live { .. } => format!("row {row} as it was made"),
         }
     }
 
@@ -324,57 +415,6 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rows, width) = (self.rows(), self.width);
         write!(f, "Source({} [{rows}, {width}])", self.name)
-    }
-}
-
-/// Splits at the last colon with an existing path before it (a tensor's name may hold colons).
-fn split(spec: &str) -> Result<(&Path, Option<&str>), Error> {
-    if Path::new(spec).exists() {
-        return Ok((Path::new(spec), None));
-    }
-    let cuts = || {
-        spec.rmatch_indices(':')
-            .map(|(i, _)| (Path::new(&spec[..i]), &spec[i + 1..]))
-    };
-    if let Some((path, name)) = cuts().find(|(path, _)| path.exists()) {
-        return Ok((path, Some(name)));
-    }
-    Err(Error::NoSource {
-        spec: spec.to_owned(),
-        path: cuts()
-            .next()
-            .map_or(Path::new(spec), |(path, _)| path)
-            .to_owned(),
-    })
-}
-
-fn pick(header: &Header, path: &Path, tensor: Option<&str>) -> Result<String, Error> {
-    let matrices = || {
-        let float_matrix = |name: &String| {
-            let info = header.info(name).expect("a name it gave");
-            info.shape.len() == 2 && header::is_float(info.dtype)
-        };
-        header
-            .names()
-            .into_iter()
-            .filter(float_matrix)
-            .collect::<Vec<_>>()
-    };
-    let path = path.to_owned();
-    match tensor {
-        Some(name) if header.info(name).is_some() => Ok(name.to_owned()),
-        Some(name) => {
-            let (tensor, found) = (name.to_owned(), header.names());
-            Err(Error::NoTensor {
-                path,
-                tensor,
-                found,
-            })
-        }
-        None => match <[String; 1]>::try_from(matrices()) {
-            Ok([only]) => Ok(only),
-            Err(found) => Err(Error::Which { path, found }),
-        },
     }
 }
 

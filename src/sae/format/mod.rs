@@ -15,6 +15,7 @@ mod circuit_tracer;
 mod crosscoder;
 mod detect;
 mod dictionary_learning;
+mod dtype;
 mod gemma_scope;
 mod gemma_scope_2;
 mod llama_scope;
@@ -34,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use burn::tensor::{Device, Tensor};
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::tensor::TensorView;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -43,6 +44,7 @@ use crate::capture::store::write_whole;
 use crate::device;
 
 pub use detect::detect;
+pub use dtype::WeightDtype;
 pub use openai::layer_norm;
 pub use summary::{Range, Summary, summary};
 pub(super) use tensors::Tensors;
@@ -256,7 +258,22 @@ pub fn read_pickle(bytes: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// A file could not be written; the device failed; `metadata` is neither null nor an object.
 pub async fn save(sae: &Sae, dir: &Path, metadata: Value) -> Result<(), Error> {
-    saelens::save(sae, dir, metadata).await
+    save_as(sae, dir, metadata, WeightDtype::F32).await
+}
+
+/// The same with every tensor in this number format, biases and thresholds too; `cfg.json` names it.
+/// [`load`] and [`read`] give the rounded values.
+///
+/// # Errors
+/// As [`save`]; [`Error::Overflow`] names a tensor that holds a number too large for the format, and
+/// nothing is written then.
+pub async fn save_as(
+    sae: &Sae,
+    dir: &Path,
+    metadata: Value,
+    dtype: WeightDtype,
+) -> Result<(), Error> {
+    saelens::save(sae, dir, metadata, dtype).await
 }
 
 /// Reads a directory of SAELens's or ours, and its `metadata`.
@@ -274,18 +291,26 @@ pub(super) fn serialize<S: AsRef<str>>(
     tensors: &[(S, Vec<usize>, Vec<f32>)],
     metadata: Option<String>,
 ) -> Vec<u8> {
-    let bytes: Vec<Vec<u8>> = tensors
+    serialize_as(tensors, metadata, WeightDtype::F32).expect("every f32 is one")
+}
+
+fn serialize_as<S: AsRef<str>>(
+    tensors: &[(S, Vec<usize>, Vec<f32>)],
+    metadata: Option<String>,
+    dtype: WeightDtype,
+) -> Result<Vec<u8>, Error> {
+    let bytes = tensors
         .iter()
-        .map(|(_, _, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect())
-        .collect();
+        .map(|(name, _, v)| dtype.encode(name.as_ref(), v));
+    let bytes = bytes.collect::<Result<Vec<_>, _>>()?;
     let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
         (
             name.as_ref(),
-            TensorView::new(Dtype::F32, shape.clone(), bytes).expect("length fits the shape"),
+            TensorView::new(dtype.of_file(), shape.clone(), bytes).expect("length fits the shape"),
         )
     });
     let metadata = metadata.map(|m| std::collections::HashMap::from([("inscape".to_string(), m)]));
-    safetensors::serialize(views, metadata).expect("plain tensors serialise")
+    Ok(safetensors::serialize(views, metadata).expect("plain tensors serialise"))
 }
 
 /// A tensor as it will be written.

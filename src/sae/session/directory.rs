@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Job, SessionOptions};
 use crate::Device;
-use crate::capture::store::{Manifest, Source, write_whole};
+use crate::capture::LiveInfo;
+use crate::capture::store::{Manifest, ModelId, Source, write_whole};
 use crate::sae::checkpoint::CHECKPOINT;
 use crate::sae::format::{self, malformed};
 use crate::sae::{Error, Sae, StepStats, TrainConfig};
@@ -37,7 +38,10 @@ pub struct RunInfo {
     pub d_out: usize,
     /// The store's manifest, where the source is a store.
     pub store: Option<Manifest>,
-    /// The hook, where the source is a store.
+    /// The model and the text, where the source is a model that runs.
+    #[serde(default)]
+    pub live: Option<LiveInfo>,
+    /// The hook, where the source is a store or a model.
     pub hook: Option<String>,
     /// The hook of what is made of it.
     #[serde(default)]
@@ -50,6 +54,27 @@ pub struct RunInfo {
     pub order_seed: u64,
     /// The settings.
     pub config: TrainConfig,
+}
+
+impl RunInfo {
+    /// The model that the activations are of, if it is known.
+    pub fn model(&self) -> Option<&ModelId> {
+        let live = self.live.as_ref().map(|l| &l.model);
+        self.store.as_ref().map(|s| &s.settings.model).or(live)
+    }
+
+    /// The name of the text that it read, if it is known.
+    pub fn text(&self) -> Option<&str> {
+        let live = self.live.as_ref().map(|l| &l.text);
+        let text = self.store.as_ref().map(|s| &s.settings.text).or(live);
+        text.map(String::as_str)
+    }
+
+    /// Tokens in a context of it, if they are known.
+    pub fn context(&self) -> Option<usize> {
+        let live = self.live.as_ref().map(|l| l.context);
+        self.store.as_ref().map(|s| s.settings.context).or(live)
+    }
 }
 
 /// One line of the log.
@@ -85,6 +110,7 @@ pub(super) fn describe(
         d_in: source.width(),
         d_out: target.unwrap_or(source).width(),
         store: source.store().map(|s| s.manifest().clone()),
+        live: source.model().map(|live| live.info().clone()),
         hook: hook_of(source),
         target_hook: target.and_then(hook_of),
         device: device.name().into(),
@@ -94,10 +120,8 @@ pub(super) fn describe(
     }
 }
 
-/// The hook, where the source is one of a store.
 fn hook_of(source: &Source) -> Option<String> {
-    source.store()?;
-    source.name().rsplit_once(':').map(|(_, hook)| hook.into())
+    source.hook_name().map(str::to_owned)
 }
 
 /// Makes the directory ready. Returns the autoencoder if the run in it is complete.
@@ -123,23 +147,38 @@ pub(super) fn open(
             return refuse("is not empty and holds no training run".into());
         }
         fs::create_dir_all(dir).map_err(io)?;
-        let text = serde_json::to_vec_pretty(info).expect("plain data serialises");
-        write_whole(&run, &text)?;
+        write_whole(&run, &text(info))?;
         return Ok(None);
     }
     if !resume {
         return refuse("holds a training run already; resume it or name another directory".into());
     }
+    let finished = dir.join(format::CONFIG).exists();
     let there = format::read_file(&run)?;
-    let _: RunInfo = serde_json::from_slice(&there).map_err(|e| malformed(&run, e))?;
-    if let Some(what) = difference(&there, info) {
+    let begun: RunInfo = serde_json::from_slice(&there).map_err(|e| malformed(&run, e))?;
+    let dtypes = [begun.config.dtype, info.config.dtype];
+    let mut wanted = info.clone();
+    wanted.config.dtype = dtypes[0]; // until the end it changes nothing
+    let what = difference(&there, &wanted).or_else(|| {
+        let [there, now] = dtypes;
+        let differ = finished && there != now;
+        differ.then(|| format!("config.dtype is {there} there and {now} now"))
+    });
+    if let Some(what) = what {
         return refuse(format!("holds another run: {what}"));
     }
-    if dir.join(format::CONFIG).exists() {
+    if finished {
         remove_checkpoint(dir)?; // a kill may have come between the two
         return format::load(dir, device.tensor()).map(|(sae, _)| Some(sae));
     }
+    if dtypes[0] != dtypes[1] {
+        write_whole(&run, &text(info))?;
+    }
     Ok(None)
+}
+
+fn text(info: &RunInfo) -> Vec<u8> {
+    serde_json::to_vec_pretty(info).expect("plain data serialises")
 }
 
 /// Whether there is any file but one that a run killed at its very start may leave.

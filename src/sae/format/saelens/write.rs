@@ -3,8 +3,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::super::{
-    CONFIG, Error, Format, Named, WEIGHTS, cannot, least, make_dir, named, object, serialize,
-    threshold, without_subtraction, write_json,
+    CONFIG, Error, Format, Named, WEIGHTS, WeightDtype, cannot, least, make_dir, named, object,
+    serialize_as, threshold, without_subtraction, write_json,
 };
 use super::Architecture;
 use crate::capture::store::write_whole;
@@ -34,19 +34,21 @@ pub(in crate::sae::format) async fn write(
         }
         _ => {}
     }
-    save(&sae, path, metadata.clone()).await
+    save(&sae, path, metadata.clone(), WeightDtype::F32).await
 }
 
 pub(in crate::sae::format) async fn save(
     sae: &Sae,
     dir: &Path,
     metadata: Value,
+    dtype: WeightDtype,
 ) -> Result<(), Error> {
     let mark = mark(sae, least(sae).await? < 0.0);
     let metadata = with_mark(object(&metadata)?, mark)?;
+    let weights = serialize_as(&tensors(sae).await?, None, dtype)?;
     make_dir(dir)?;
-    write_whole(&dir.join(WEIGHTS), &serialize(&tensors(sae).await?, None))?;
-    write_json(&dir.join(CONFIG), &config(sae, metadata))
+    write_whole(&dir.join(WEIGHTS), &weights)?;
+    write_json(&dir.join(CONFIG), &config(sae, metadata, dtype))
 }
 
 async fn tensors(sae: &Sae) -> Result<Named, Error> {
@@ -77,7 +79,7 @@ async fn tensors(sae: &Sae) -> Result<Named, Error> {
     Ok(tensors)
 }
 
-fn config(sae: &Sae, metadata: Map<String, Value>) -> Value {
+fn config(sae: &Sae, metadata: Map<String, Value>, dtype: WeightDtype) -> Value {
     let architecture = Architecture {
         activation: match &sae.activation {
             Activation::BatchTopK { .. } => "jumprelu",
@@ -93,7 +95,7 @@ fn config(sae: &Sae, metadata: Map<String, Value>) -> Value {
         // drops its metadata.
         "sae_lens_version": "6.0.0",
         "architecture": architecture.name(), "d_in": sae.d_in(), "d_sae": sae.d_sae(),
-        "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": sae.subtract_b_dec,
+        "dtype": dtype.torch_name(), "device": "cpu", "apply_b_dec_to_input": sae.subtract_b_dec,
         "normalize_activations": "none",
         "reshape_activations": if heads { "hook_z" } else { "none" },
         "metadata": metadata,

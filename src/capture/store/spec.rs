@@ -1,0 +1,57 @@
+//! How a matrix is named on a command line.
+
+use std::path::Path;
+
+use super::Error;
+use super::header::{self, Header};
+
+/// Splits at the last colon with an existing path before it (a tensor's name may hold colons).
+pub(super) fn split(spec: &str) -> Result<(&Path, Option<&str>), Error> {
+    if Path::new(spec).exists() {
+        return Ok((Path::new(spec), None));
+    }
+    let cuts = || {
+        spec.rmatch_indices(':')
+            .map(|(i, _)| (Path::new(&spec[..i]), &spec[i + 1..]))
+    };
+    if let Some((path, name)) = cuts().find(|(path, _)| path.exists()) {
+        return Ok((path, Some(name)));
+    }
+    Err(Error::NoSource {
+        spec: spec.to_owned(),
+        path: cuts()
+            .next()
+            .map_or(Path::new(spec), |(path, _)| path)
+            .to_owned(),
+    })
+}
+
+pub(super) fn pick(header: &Header, path: &Path, tensor: Option<&str>) -> Result<String, Error> {
+    let matrices = || {
+        let float_matrix = |name: &String| {
+            let info = header.info(name).expect("a name it gave");
+            info.shape.len() == 2 && header::is_float(info.dtype)
+        };
+        header
+            .names()
+            .into_iter()
+            .filter(float_matrix)
+            .collect::<Vec<_>>()
+    };
+    let path = path.to_owned();
+    match tensor {
+        Some(name) if header.info(name).is_some() => Ok(name.to_owned()),
+        Some(name) => {
+            let (tensor, found) = (name.to_owned(), header.names());
+            Err(Error::NoTensor {
+                path,
+                tensor,
+                found,
+            })
+        }
+        None => match <[String; 1]>::try_from(matrices()) {
+            Ok([only]) => Ok(only),
+            Err(found) => Err(Error::Which { path, found }),
+        },
+    }
+}
