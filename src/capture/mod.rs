@@ -17,7 +17,7 @@ use crate::{device, hook, model};
 
 pub use contexts::batches;
 pub use live::{Live, LiveInfo};
-pub use paired::paired_rows;
+pub use paired::{beside, paired_rows};
 pub use run::{CaptureConfig, Progress, capture};
 
 /// Why activations could not be captured or read.

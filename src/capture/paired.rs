@@ -22,6 +22,36 @@ pub fn paired_rows(sources: &[Source], max_rows: usize, seed: u64) -> Result<Vec
     sources.iter().map(|s| read_runs(s, &runs)).collect()
 }
 
+/// A source whose rows are those of `sources` side by side: the layers of a model, or of several models on
+/// one text, for a crosscoder or a cross-layer transcoder.
+///
+/// They must pair up as in [`paired_rows`]; token ids are read once to see that.
+///
+/// ```
+/// use inscape::capture::{beside, store::Source};
+/// let a = Source::memory("a", vec![1.0, 2.0], 1);
+/// let b = Source::memory("b", vec![3.0, 4.0, 5.0, 6.0], 2);
+/// let mut rows = Vec::new();
+/// beside(&[a, b])?.read_rows(0..2, &mut rows)?;
+/// assert_eq!(rows, [1.0, 3.0, 4.0, 2.0, 5.0, 6.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Unpaired`] names the first two sources that do not pair up and the first row.
+///
+/// # Panics
+/// If there is no source.
+pub fn beside(sources: &[Source]) -> Result<Source, Error> {
+    assert!(!sources.is_empty(), "beside: no source");
+    check_rows(sources)?;
+    check_tokens(sources, sources[0].rows())?;
+    Ok(match sources {
+        [only] => only.clone(),
+        _ => Source::joined(sources),
+    })
+}
+
 fn chosen(rows: usize, max_rows: usize, seed: u64) -> Vec<usize> {
     if rows <= max_rows {
         return (0..rows).collect();

@@ -6,17 +6,21 @@ use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
+use super::cross_layer::of_layer;
 use super::format::{self, Tensors, malformed};
 use super::session::RunInfo;
 use super::train::dead_latents;
-use super::{Error, Trainer, init};
+use super::{Error, TrainConfig, Trainer, init};
 use crate::capture::store::write_whole;
 use crate::device;
 
 pub(super) const CHECKPOINT: &str = "checkpoint.safetensors";
 
+/// What of a checkpoint is no tensor: one entry, or one a layer of a cross-layer transcoder.
+type CheckpointInfo = Vec<TrainerInfo>;
+
 #[derive(Serialize, Deserialize)]
-struct CheckpointInfo {
+struct TrainerInfo {
     step: u64,
     /// The bits of f64s: as a JSON number one might come back one unit in the last place off.
     scale_bits: [u64; 2],
@@ -24,32 +28,41 @@ struct CheckpointInfo {
     dead: Vec<i64>,
 }
 
-/// Writes the state aside and renames it.
-pub(super) async fn checkpoint(trainer: &Trainer, dir: &Path) -> Result<(), Error> {
-    let mut trainer = trainer.clone();
-    let mut tensors = Vec::new();
-    for (name, shape, values) in state(&mut trainer) {
-        let values = match values {
-            Slot::Vector(v) => device::read(v.clone()).await?,
-            Slot::Matrix(w) => device::read(w.clone()).await?,
-        };
-        tensors.push((name, shape, values));
+/// Writes the state of one trainer, or of the layers of a cross-layer transcoder's, aside and renames it.
+pub(super) async fn checkpoint(trainers: &[Trainer], dir: &Path) -> Result<(), Error> {
+    let (mut tensors, mut info) = (Vec::new(), CheckpointInfo::new());
+    for (l, trainer) in trainers.iter().enumerate() {
+        let (mut trainer, prefix) = (trainer.clone(), prefix(l, trainers.len()));
+        for (name, shape, values) in state(&mut trainer) {
+            let values = match values {
+                Slot::Vector(v) => device::read(v.clone()).await?,
+                Slot::Matrix(w) => device::read(w.clone()).await?,
+            };
+            tensors.push((format!("{prefix}{name}"), shape, values));
+        }
+        info.push(TrainerInfo {
+            step: trainer.step,
+            scale_bits: trainer.scale.map(f64::to_bits),
+            dead: match trainer.dead.clone() {
+                Some(dead) => device::read_int(dead).await?,
+                None => Vec::new(),
+            },
+        });
     }
-    let dead = match trainer.dead.clone() {
-        Some(dead) => device::read_int(dead).await?,
-        None => Vec::new(),
-    };
-    let state = CheckpointInfo {
-        step: trainer.step,
-        scale_bits: trainer.scale.map(f64::to_bits),
-        dead,
-    };
-    let state = serde_json::to_string(&state).expect("plain data serialises");
+    let info = serde_json::to_string(&info).expect("plain data serialises");
     write_whole(
         &dir.join(CHECKPOINT),
-        &format::serialize(&tensors, Some(state)),
+        &format::serialize(&tensors, Some(info)),
     )?;
     Ok(())
+}
+
+/// What is before the tensor names of a layer.
+fn prefix(l: usize, layers: usize) -> String {
+    match layers {
+        1 => String::new(),
+        _ => format!("layers.{l}."),
+    }
 }
 
 /// A tensor of the state, to be read or set.
@@ -102,32 +115,61 @@ fn state(trainer: &mut Trainer) -> Vec<Part<'_>> {
 }
 
 /// The state that [`checkpoint`] wrote.
-pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Trainer, Error> {
+pub(super) fn restore(path: &Path, info: &RunInfo, device: &Device) -> Result<Vec<Trainer>, Error> {
     let bytes = format::read_file(path)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| malformed(path, e))?;
     let metadata = header.metadata().as_ref();
     let text = metadata.and_then(|m| m.get("inscape")).cloned();
     let saved: CheckpointInfo =
         serde_json::from_str(&text.unwrap_or_default()).map_err(|e| malformed(path, e))?;
+    let layers = info.config.layers();
+    if saved.len() != layers {
+        let found = saved.len();
+        return Err(malformed(
+            path,
+            format!("{found} states, {layers} are needed"),
+        ));
+    }
     let tensors = Tensors::parse(path, &bytes)?;
+    let mut trainers = Vec::new();
+    for (l, saved) in saved.into_iter().enumerate() {
+        let mut trainer = empty(path, info, (l, layers), &saved, device)?;
+        for (name, shape, slot) in state(&mut trainer) {
+            let name = prefix(l, layers) + &name;
+            match slot {
+                Slot::Vector(v) => *v = tensors.r1(&name, shape[0], device)?,
+                Slot::Matrix(w) => *w = tensors.r2(&name, [shape[0], shape[1]], device)?,
+            }
+        }
+        let dead = saved.dead.iter().map(|f| *f as i32).collect();
+        trainer.dead = dead_latents(dead, device);
+        trainers.push(trainer);
+    }
+    Ok(trainers)
+}
+
+/// A trainer of the right shapes, at the right step.
+fn empty(
+    path: &Path,
+    info: &RunInfo,
+    (l, layers): (usize, usize),
+    saved: &TrainerInfo,
+    device: &Device,
+) -> Result<Trainer, Error> {
     let d_sae = info.config.d_sae as i64;
     if let Some(f) = saved.dead.iter().find(|f| !(0..d_sae).contains(*f)) {
         return Err(malformed(path, format!("dead latent {f} of {d_sae}")));
     }
-    let widths = (info.d_in, info.target.is_some());
-    let empty = init::start(&info.config, widths, vec![0.0; info.d_out], device);
     let scale = saved.scale_bits.map(f64::from_bits);
     if !scale.iter().all(|s| s.is_finite() && *s > 0.0) {
         return Err(malformed(path, format!("scales {scale:?}")));
     }
-    let mut trainer = Trainer::at(empty, info.config.clone(), scale, saved.step);
-    for (name, shape, slot) in state(&mut trainer) {
-        match slot {
-            Slot::Vector(v) => *v = tensors.r1(&name, shape[0], device)?,
-            Slot::Matrix(w) => *w = tensors.r2(&name, [shape[0], shape[1]], device)?,
-        }
-    }
-    let dead = saved.dead.iter().map(|f| *f as i32).collect();
-    trainer.dead = dead_latents(dead, device);
-    Ok(trainer)
+    let config: TrainConfig = match info.config.cross_layer {
+        true => of_layer(&info.config, l),
+        false => info.config.clone(),
+    };
+    let (d_in, d_out) = (info.d_in / layers, info.d_out / layers * (layers - l));
+    let widths = (d_in, info.target.is_some());
+    let sae = init::start(&config, widths, vec![0.0; d_out], device);
+    Ok(Trainer::at(sae, config, scale, saved.step))
 }

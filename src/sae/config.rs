@@ -310,6 +310,9 @@ pub struct TrainConfig {
     pub skip: bool,
     /// Activations that a row holds side by side: more than 1 makes a crosscoder.
     pub sites: usize,
+    /// A cross-layer transcoder: `sites` is its number of layers, `d_sae` the latents of each.
+    #[serde(default)]
+    pub cross_layer: bool,
     /// What the public tools do differently.
     pub conventions: Conventions,
 }
@@ -343,6 +346,7 @@ impl TrainConfig {
             dtype: WeightDtype::F32,
             skip: false,
             sites: 1,
+            cross_layer: false,
             conventions: Conventions::default(),
         }
     }
@@ -353,6 +357,14 @@ impl TrainConfig {
             Architecture::TopK { k } | Architecture::BatchTopK { k } => Some(*k),
             Architecture::Matryoshka(Matryoshka { k, .. }) => Some(*k),
             _ => None,
+        }
+    }
+
+    /// Autoencoders that are trained as one: the layers of a cross-layer transcoder.
+    pub(super) fn layers(&self) -> usize {
+        match self.cross_layer {
+            true => self.sites,
+            false => 1,
         }
     }
 

@@ -109,6 +109,7 @@ pub(super) fn column_block(x: &Tensor<2>, i: usize, width: usize) -> Tensor<2> {
 #[derive(Clone, Debug)]
 pub struct CrossLayerTrainer {
     pub(super) layers: Vec<Trainer>,
+    pub(super) config: TrainConfig,
 }
 
 impl CrossLayerTrainer {
@@ -144,7 +145,7 @@ impl CrossLayerTrainer {
             Trainer::at(sae, config, [scale(&x, d_in).1, out], 0)
         };
         let layers = (0..config.sites).map(layer).collect();
-        Ok(Self { layers })
+        Ok(Self { layers, config })
     }
 
     /// The transcoder, acting on inputs as they were given.
@@ -215,7 +216,7 @@ impl CrossLayerTrainer {
         let steps = self.backward(x, y).await?;
         let squares = self.layers.iter().zip(&steps);
         let squares = squares.flat_map(|(t, (g, _))| t.squares(g)).collect();
-        let clip = clip_scale(squares, self.layers[0].config.clip);
+        let clip = clip_scale(squares, self.config.clip);
         for (trainer, (grads, losses)) in self.layers.iter_mut().zip(steps) {
             trainer.learn(grads, &losses, batch, clip.clone()).await?;
         }
@@ -244,7 +245,7 @@ impl CrossLayerTrainer {
         let [n, d_out] = y[0].dims();
         let nows: Vec<_> = self.layers.iter().map(Trainer::now).collect();
         let variance = sum(y.iter().map(|y| squared_deviation(y.clone())));
-        let reduction = self.layers[0].config.conventions.reduction;
+        let reduction = self.config.conventions.reduction;
         let scale = squares_scale(reduction, &variance, [n, d_out * y.len()]);
         let layers = self.layers.iter().zip(x).zip(&nows);
         let mut passes: Vec<Pass> = layers
@@ -312,6 +313,7 @@ fn of_own_layer(grad: Tensor<1>, d_out: usize) -> Tensor<1> {
 pub(super) fn of_layer(config: &TrainConfig, l: usize) -> TrainConfig {
     TrainConfig {
         sites: config.sites - l,
+        cross_layer: false,
         seed: config.seed.wrapping_add(l as u64),
         ..config.clone()
     }

@@ -14,15 +14,18 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 
 mod directory;
+mod trained;
 
 pub use directory::{LOG, LogLine, RunInfo, read_log, run_info};
 use directory::{append, describe, open, open_log, remove_checkpoint};
+use trained::AnyTrainer;
+pub use trained::Trained;
 
-use super::checkpoint::{CHECKPOINT, checkpoint, restore};
+use super::checkpoint::{CHECKPOINT, restore};
 use super::eval::{Accumulator, Reconstruction};
 use super::format::{self, WeightDtype};
 use super::train::{NO_SKIP, batch_tensor};
-use super::{Error, Needs, Sae, TrainConfig, Trainer};
+use super::{CrossLayerTrainer, Error, Needs, Sae, TrainConfig, Trainer};
 use crate::Device;
 use crate::capture::store::{ShuffledBatches, Source};
 use crate::device::block_on;
@@ -104,7 +107,10 @@ pub fn train(
         out: options.out.clone(),
     };
     let mut all = train_all(&[job], first_row, options, device, |_, line| seen(line))?;
-    Ok(all.remove(0))
+    match all.remove(0) {
+        Trained::Sae(sae) => Ok(sae),
+        Trained::CrossLayer(_) => unreachable!("it has no target"),
+    }
 }
 
 /// Trains many autoencoders in one pass over the activations: every batch is read once for each hook,
@@ -120,7 +126,7 @@ pub fn train_all(
     options: &SessionOptions,
     device: &Device,
     mut seen: impl FnMut(usize, &LogLine),
-) -> Result<Vec<Sae>, Error> {
+) -> Result<Vec<Trained>, Error> {
     check_together(jobs)?;
     let left = |job: &&Job| !(options.resume && job.out.join(format::CONFIG).exists());
     let left: Vec<&Job> = jobs.iter().filter(left).collect();
@@ -167,6 +173,9 @@ fn check_together(jobs: &[Job]) -> Result<(), Error> {
         job.config.check()?;
         if job.config.skip && job.target.is_none() {
             return bad(NO_SKIP.into());
+        }
+        if job.config.cross_layer && job.target.is_none() {
+            return bad("cross_layer: a transcoder needs a target to write".into());
         }
         let (ours, others) = (&job.config, &first.config);
         if (ours.batch, ours.tokens) != (others.batch, others.tokens) {
@@ -228,7 +237,7 @@ impl Feeds {
 /// A job on its way.
 struct Running {
     number: usize,
-    trainer: Trainer,
+    trainer: AnyTrainer,
     info: RunInfo,
     log: fs::File,
     begun: Instant,
@@ -285,7 +294,7 @@ impl Running {
         }
         if !last && step.is_multiple_of(options.checkpoint_every) {
             block_on(self.trainer.stats())?;
-            block_on(checkpoint(&self.trainer, out))?;
+            self.trainer.checkpoint(out)?;
         }
         Ok(())
     }
@@ -296,22 +305,26 @@ fn start(
     info: &RunInfo,
     samples: &mut Samples,
     device: &Device,
-) -> Result<Trainer, Error> {
+) -> Result<AnyTrainer, Error> {
     let path = job.out.join(CHECKPOINT);
     if path.exists() {
-        return restore(&path, info, device.tensor());
+        let trainers = restore(&path, info, device.tensor())?;
+        return Ok(AnyTrainer::of(trainers, &info.config));
     }
     let (config, on) = (info.config.clone(), device.tensor());
     let sample = samples.of(&job.source)?;
-    match &job.target {
-        None => Trainer::new(config, &sample, info.d_in, on),
-        Some(target) => Trainer::transcoder(
-            config,
-            (&sample, info.d_in),
-            (&samples.of(target)?, info.d_out),
-            on,
-        ),
-    }
+    let Some(target) = &job.target else {
+        let trainer = Trainer::new(config, &sample, info.d_in, on)?;
+        return Ok(AnyTrainer::One(trainer));
+    };
+    let (read, write) = (
+        (&sample[..], info.d_in),
+        (&samples.of(target)?[..], info.d_out),
+    );
+    Ok(match config.cross_layer {
+        true => AnyTrainer::CrossLayer(CrossLayerTrainer::new(config, read, write, on)?),
+        false => AnyTrainer::One(Trainer::transcoder(config, read, write, on)?),
+    })
 }
 
 /// What each source that was asked for gave.
@@ -347,23 +360,28 @@ fn sample(source: &Source) -> Result<Vec<f32>, Error> {
     Ok(sample)
 }
 
-fn finish(trainer: &Trainer, info: &RunInfo, dir: &Path, device: &Device) -> Result<Sae, Error> {
-    let sae = trainer.sae();
+fn finish(
+    trainer: &AnyTrainer,
+    info: &RunInfo,
+    dir: &Path,
+    device: &Device,
+) -> Result<Trained, Error> {
+    let trained = trainer.trained();
     let model = info.model().map(|m| m.id.clone());
     let metadata = serde_json::json!({
         "hook_name": info.hook, "hook_name_out": info.target_hook, "model_name": model, "context_size": info.context(),
         "inscape": { "version": info.inscape, "config": info.config, "source": info.source },
     });
     let dtype = info.config.dtype;
-    let saved = block_on(format::save_as(&sae, dir, metadata, dtype));
+    let saved = block_on(trained.save(dir, metadata, dtype));
     if let Err(Error::Overflow { .. }) = saved {
-        block_on(checkpoint(trainer, dir))?; // all that was trained, to be saved in another format
+        trainer.checkpoint(dir)?; // all that was trained, to be saved in another format
     }
     saved?;
     remove_checkpoint(dir)?;
     match dtype {
-        WeightDtype::F32 => Ok(sae),
-        _ => format::load(dir, device.tensor()).map(|(sae, _)| sae),
+        WeightDtype::F32 => Ok(trained),
+        _ => Trained::load(dir, device),
     }
 }
 

@@ -141,6 +141,7 @@ fn run(jobs: &[Job], resume: bool, seen: impl FnMut(usize, &LogLine)) -> Result<
         ..SessionOptions::new("")
     };
     session::train_all(jobs, 0, &options, &Device::cpu(), seen)
+        .map(|all| all.into_iter().filter_map(session::Trained::sae).collect())
 }
 
 fn weights(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {

@@ -14,7 +14,8 @@ use super::{Error, RowMeta, Store};
 use crate::capture::Live;
 
 /// A matrix `[rows, width]` of f32: one hook of a store, one 2-D tensor of a safetensors file, rows
-/// in memory, or rows made when they are read, by a function or a model. Cheap to clone.
+/// in memory, rows made when they are read, by a function or a model, or rows of several sources side by
+/// side. Cheap to clone.
 ///
 /// # Cost
 /// Holds no rows, unless they were given in memory.
@@ -47,6 +48,9 @@ enum Kind {
     Live {
         live: Live,
         hook: usize,
+    },
+    Beside {
+        parts: Arc<[Source]>,
     },
 }
 
@@ -197,7 +201,7 @@ impl Source {
         })
     }
 
-    /// Where the rows come from, as [`Source::open`] spells it.
+    /// Where the rows come from, as [`Source::open`] spells it; several places are joined by ` + `.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -218,23 +222,46 @@ impl Source {
         }
     }
 
+    /// Rows of several sources side by side; they have as many rows.
+    pub(in crate::capture) fn joined(parts: &[Self]) -> Self {
+        let names: Vec<&str> = parts.iter().map(Self::name).collect();
+        Self {
+            name: names.join(" + "),
+            width: parts.iter().map(Self::width).sum(),
+            range: 0..parts[0].rows(),
+            kind: Kind::Beside {
+                parts: parts.into(),
+            },
+        }
+    }
+
+    /// The sources whose rows stand side by side: it alone, unless it was made of several.
+    pub fn parts(&self) -> &[Self] {
+        match &self.kind {
+            Kind::Beside { parts } => parts,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
     /// Length of a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The store behind it, if there is one.
+    /// The store behind it, or behind the first of its parts, if there is one.
     pub fn store(&self) -> Option<&Arc<Store>> {
         match &self.kind {
             Kind::Hook { store, .. } => Some(store),
+            Kind::Beside { parts } => parts[0].store(),
             _ => None,
         }
     }
 
-    /// The running model behind it, if there is one.
+    /// The running model behind it, or behind the first of its parts, if there is one.
     pub fn model(&self) -> Option<&Live> {
         match &self.kind {
             Kind::Live { live, .. } => Some(live),
+            Kind::Beside { parts } => parts[0].model(),
             _ => None,
         }
     }
@@ -326,6 +353,9 @@ impl Source {
                 .collect();
             return Ok(live.read(*hook, &blocks, out).map_err(Box::new)?);
         }
+        if let Kind::Beside { parts } = &self.kind {
+            return self.read_beside(parts, blocks, out);
+        }
         let mut rest = out;
         let mut jobs = Vec::with_capacity(blocks.len());
         for rows in blocks {
@@ -337,6 +367,31 @@ impl Source {
             .into_par_iter()
             .map(|(rows, out)| self.read_into(rows, out));
         read.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// The same of parts, one after another: holds the rows of one part twice.
+    fn read_beside(
+        &self,
+        parts: &[Self],
+        blocks: &[Range<usize>],
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let first = self.range.start;
+        let blocks: Vec<_> = blocks
+            .iter()
+            .map(|b| first + b.start..first + b.end)
+            .collect();
+        let (mut rows, mut at) = (Vec::new(), 0);
+        for part in parts {
+            rows.resize(out.len() / self.width * part.width, 0.0);
+            part.read_blocks(&blocks, &mut rows)?;
+            let into = out.chunks_exact_mut(self.width);
+            for (row, values) in into.zip(rows.chunks_exact(part.width)) {
+                row[at..at + part.width].copy_from_slice(values);
+            }
+            at += part.width;
+        }
+        Ok(())
     }
 
     /// Reads the rows `range`, which are known to be there, over `out`.
@@ -358,7 +413,7 @@ impl Source {
                 out.copy_from_slice(&rows[first * self.width..][..out.len()]);
             }
             Kind::Generated { fill } => fill(first..first + range.len(), out),
-            Kind::Live { .. } => return self.read_blocks(&[range], out),
+            Kind::Live { .. } | Kind::Beside { .. } => return self.read_blocks(&[range], out),
         }
         self.check_finite(range.start, out)
     }
@@ -393,7 +448,9 @@ impl Source {
             }
             Kind::Tensor { path, .. } => format!("row {row} of {}", path.display()),
             Kind::Memory { .. } => "in memory".to_owned(),
-            Kind::Generated { .. } | Kind::Live { .. } => format!("row {row} as it was made"),
+            Kind::Generated { .. } | Kind::Live { .. } | Kind::Beside { .. } => {
+                format!("row {row} as it was made")
+            }
         }
     }
 

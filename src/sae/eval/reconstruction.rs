@@ -160,6 +160,18 @@ impl Accumulator {
             Some(skipped) => sae.decode(&latents) + skipped,
             None => sae.decode(&latents),
         };
+        self.add_made(sae, latents, y, made).await
+    }
+
+    /// Adds rows of which `made` was made, and the latents of `sae` that are counted for it.
+    pub(in crate::sae) async fn add_made(
+        &mut self,
+        sae: &Sae,
+        latents: Latents,
+        y: Tensor<2>,
+        made: Tensor<2>,
+    ) -> Result<(), Error> {
+        let n = y.dims()[0];
         if self.encoder_decoder.is_none() {
             let all = encoder_decoder_cosine(sae).await?;
             self.encoder_decoder = Some(all.map_or(f64::NAN, |all| mean(&all)));

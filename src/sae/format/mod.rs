@@ -12,6 +12,7 @@
 mod archive;
 mod bytes;
 mod circuit_tracer;
+mod cross_layer;
 mod crosscoder;
 mod detect;
 mod dictionary_learning;
@@ -43,6 +44,7 @@ use super::{Activation, Error, Sae};
 use crate::capture::store::write_whole;
 use crate::device;
 
+pub use cross_layer::{is_cross_layer, load_cross_layer, save_cross_layer, write_cross_layer};
 pub use detect::detect;
 pub use dtype::WeightDtype;
 pub use openai::layer_norm;

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, SessionOptions};
+use super::{Job, SessionOptions, Trained};
 use crate::Device;
 use crate::capture::LiveInfo;
 use crate::capture::store::{Manifest, ModelId, Source, write_whole};
 use crate::sae::checkpoint::CHECKPOINT;
 use crate::sae::format::{self, malformed};
-use crate::sae::{Error, Sae, StepStats, TrainConfig};
+use crate::sae::{Error, StepStats, TrainConfig};
 
 const RUN: &str = "run.json";
 /// Name of the training log, one [`LogLine`] a line.
@@ -41,7 +41,7 @@ pub struct RunInfo {
     /// The model and the text, where the source is a model that runs.
     #[serde(default)]
     pub live: Option<LiveInfo>,
-    /// The hook, where the source is a store or a model.
+    /// The hook, where the source is a store or a model; several are joined by commas.
     pub hook: Option<String>,
     /// The hook of what is made of it.
     #[serde(default)]
@@ -120,8 +120,11 @@ pub(super) fn describe(
     }
 }
 
+/// The hook; several, side by side, are joined by commas.
 fn hook_of(source: &Source) -> Option<String> {
-    source.hook_name().map(str::to_owned)
+    let hooks = source.parts().iter().map(Source::hook_name);
+    let hooks: Option<Vec<&str>> = hooks.collect();
+    hooks.map(|hooks| hooks.join(","))
 }
 
 /// Makes the directory ready. Returns the autoencoder if the run in it is complete.
@@ -130,7 +133,7 @@ pub(super) fn open(
     dir: &Path,
     resume: bool,
     device: &Device,
-) -> Result<Option<Sae>, Error> {
+) -> Result<Option<Trained>, Error> {
     let io = |source| Error::Io {
         path: dir.into(),
         source,
@@ -169,7 +172,7 @@ pub(super) fn open(
     }
     if finished {
         remove_checkpoint(dir)?; // a kill may have come between the two
-        return format::load(dir, device.tensor()).map(|(sae, _)| Some(sae));
+        return Trained::load(dir, device).map(Some);
     }
     if dtypes[0] != dtypes[1] {
         write_whole(&run, &text(info))?;
