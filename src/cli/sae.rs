@@ -84,7 +84,12 @@ pub(super) enum Activations {
 }
 
 impl Activations {
+    /// At one hook, or at several that are joined by commas, side by side.
     pub(super) fn at(&self, hook: Option<&str>) -> Result<Source, Failure> {
+        if let Some(hooks) = hook.filter(|hooks| hooks.contains(',')) {
+            let parts = hooks.split(',').map(|hook| self.at(Some(hook)));
+            return Ok(capture::beside(&parts.collect::<Result<Vec<_>, _>>()?)?);
+        }
         match (self, hook) {
             (Self::Stored(spec), hook) => open_source(spec, hook),
             (Self::Live(live), Some(hook)) => Ok(live.source(hook)?),
@@ -133,6 +138,9 @@ pub(super) fn open_source(spec: &str, hook: Option<&str>) -> Result<Source, Fail
 fn eval(options: &Eval) -> Result<(), Failure> {
     let device = options.device.open()?;
     refuse_unfinished(&options.sae)?;
+    if format::is_cross_layer(&options.sae) {
+        return layers(options, &device);
+    }
     let format::Loaded { sae, metadata, .. } = format::read(&options.sae, None, device.tensor())?;
     if metadata["normalize_activations"] == "layer_norm" {
         let text = "it acts on rows that are layer-normalised first, which eval does not do";
@@ -145,7 +153,10 @@ fn eval(options: &Eval) -> Result<(), Failure> {
         .clone()
         .or(if has_hooks { trained.clone() } else { None });
     let written = written(&metadata);
-    let hooks: Vec<String> = hook.iter().chain(&written).cloned().collect();
+    let hooks = hook.iter().chain(&written);
+    let hooks: Vec<String> = hooks
+        .flat_map(|h| h.split(',').map(str::to_owned))
+        .collect();
     let from = activations(options, &hooks, &device)?;
     let all = from.at(hook.as_deref())?;
     let range = rows(&options.rows, all.rows())?;
@@ -194,6 +205,55 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     } else {
         print(&found)
     }
+}
+
+/// Of a cross-layer transcoder: every layer.
+fn layers(options: &Eval, device: &Device) -> Result<(), Failure> {
+    let path = &options.sae;
+    if options.model.is_some() {
+        let text = "splicing in is for autoencoders that read at one place";
+        return Err(format!("{}: {text}", path.display()).into());
+    }
+    let (transcoder, metadata) = format::load_cross_layer(path, device.tensor())?;
+    let named = |key: &str| metadata[key].as_str().map(str::to_owned);
+    let missing = || format!("{}: it names no hooks", path.display());
+    let read = options
+        .hook
+        .clone()
+        .or(named("hook_name"))
+        .ok_or_else(missing)?;
+    let write = named("hook_name_out").ok_or_else(missing)?;
+    let hooks: Vec<String> = [&read, &write]
+        .into_iter()
+        .flat_map(|h| h.split(',').map(str::to_owned))
+        .collect();
+    let from = activations(options, &hooks, device)?;
+    let all = from.at(Some(&read))?;
+    let range = rows(&options.rows, all.rows())?;
+    let (source, target) = (all.sub(range.clone())?, from.at(Some(&write))?.sub(range)?);
+    let progress = bar("evaluate", "rows", source.rows() as u64);
+    let seen = |n| progress.set_position(n as u64);
+    let found = session::evaluate_cross_layer(&transcoder, &source, &target, device, seen)?;
+    progress.finish_and_clear();
+    if options.json {
+        return print_json(&found);
+    }
+    say!(
+        "{} rows {} of {}",
+        source.rows(),
+        options.rows,
+        source.name()
+    );
+    for (l, r) in found.iter().enumerate() {
+        say!(
+            "layer {l}: L0 {:.2}   FVU {:.4}   cosine {:.4}   dead {:.2} %",
+            r.l0,
+            r.fvu,
+            r.cosine,
+            100.0 * r.dead_share
+        );
+    }
+    Ok(())
 }
 
 fn activations(options: &Eval, hooks: &[String], device: &Device) -> Result<Activations, Failure> {

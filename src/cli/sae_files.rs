@@ -7,7 +7,8 @@ use clap::Args;
 use super::{Failure, print_json};
 use crate::Device;
 use crate::device::block_on;
-use crate::sae::format::{self, Format, Loaded, Range, Summary};
+use crate::sae::Error;
+use crate::sae::format::{self, Format, Loaded, Range, Summary, WeightDtype};
 
 #[derive(Debug, Args)]
 pub(super) struct Convert {
@@ -43,7 +44,57 @@ fn read(path: &Path, format: Option<Format>) -> Result<Loaded, Failure> {
     Ok(format::read(path, format, Device::cpu().tensor())?)
 }
 
+/// A cross-layer transcoder's own two formats.
+fn convert_layers(options: &Convert) -> Result<(), Failure> {
+    let (from, to) = (&options.from_path, &options.to_path);
+    let (transcoder, metadata) = format::load_cross_layer(from, Device::cpu().tensor())?;
+    refuse_to_overwrite(to)?;
+    block_on(async {
+        match options.to {
+            Format::SaeLens => {
+                format::save_cross_layer(&transcoder, to, metadata, WeightDtype::F32).await
+            }
+            Format::CircuitTracer => format::write_cross_layer(&transcoder, &metadata, to).await,
+            other => {
+                let text = format!("{other} cannot hold a cross-layer transcoder");
+                Err(Error::Config(text))
+            }
+        }
+    })?;
+    say!(
+        "{}: {} layers of {} latents; to {}",
+        to.display(),
+        transcoder.layers().len(),
+        transcoder.layers()[0].d_sae(),
+        options.to,
+    );
+    Ok(())
+}
+
+fn show_layers(options: &Show) -> Result<(), Failure> {
+    let (transcoder, metadata) = format::load_cross_layer(&options.path, Device::cpu().tensor())?;
+    let mut all = Vec::new();
+    for sae in transcoder.layers() {
+        let loaded = Loaded {
+            sae: sae.clone(),
+            metadata: metadata.clone(),
+            format: Format::SaeLens,
+        };
+        all.push(block_on(format::summary(&loaded))?);
+    }
+    if options.json {
+        return print_json(&all);
+    }
+    for (l, found) in all.iter().enumerate() {
+        print(&options.path.join(format!("layer {l}")), found)?;
+    }
+    Ok(())
+}
+
 pub(super) fn convert(options: &Convert) -> Result<(), Failure> {
+    if options.from.is_none() && format::is_cross_layer(&options.from_path) {
+        return convert_layers(options);
+    }
     let Loaded {
         sae,
         metadata,
@@ -75,6 +126,9 @@ fn refuse_to_overwrite(path: &Path) -> Result<(), Failure> {
 }
 
 pub(super) fn show(options: &Show) -> Result<(), Failure> {
+    if options.from.is_none() && format::is_cross_layer(&options.path) {
+        return show_layers(options);
+    }
     let loaded = read(&options.path, options.from)?;
     let found = block_on(format::summary(&loaded))?;
     match options.json {

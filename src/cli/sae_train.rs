@@ -2,10 +2,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::sae::{Activations, open_live};
+use super::sae::{Activations, open_live, open_source};
 use super::{DeviceOption, Failure, bar, print_json, rows};
 use crate::Device;
-use crate::capture::store::Source;
+use crate::capture::{beside, store::Source};
 use crate::sae::format::WeightDtype;
 use crate::sae::session::{self, Job, LogLine, SessionOptions};
 use crate::sae::{Architecture, Gated, JumpRelu, Matryoshka, Preset, Standard, TrainConfig};
@@ -46,8 +46,18 @@ pub(super) struct Train {
     #[arg(long, num_args = 1..)]
     hook: Vec<String>,
     /// A transcoder: make the activations at this hook of the store or model, instead of those read.
-    #[arg(long, value_name = "HOOK")]
-    target_hook: Option<String>,
+    #[arg(long, value_name = "HOOK", num_args = 1..)]
+    target_hook: Vec<String>,
+    /// A crosscoder: one latent space for all --hook, a decoder for each.
+    #[arg(long, requires = "hook", conflicts_with_all = ["target_hook", "cross_layer"])]
+    crosscoder: bool,
+    /// A crosscoder over models: the same hooks of these stores too, of the same text.
+    #[arg(long, value_name = "STORE", num_args = 1.., requires = "crosscoder", conflicts_with = "text")]
+    beside: Vec<String>,
+    /// A cross-layer transcoder: latents read at each --hook, and write to the --target-hook of that layer
+    /// and all later ones. --width and --k are those of a layer.
+    #[arg(long, requires = "hook", requires = "target_hook")]
+    cross_layer: bool,
     /// A transcoder with a linear skip from what it reads to what it writes.
     #[arg(long, requires = "target_hook")]
     skip: bool,
@@ -124,11 +134,19 @@ pub(super) struct Train {
 
 /// One of the autoencoders asked for.
 struct Choice<'a> {
-    hook: Option<&'a str>,
+    /// None, where the source has but one; several, where they stand side by side.
+    hooks: &'a [String],
     arch: Arch,
     k: usize,
     width: &'a str,
     seed: u64,
+}
+
+impl Train {
+    /// Whether the hooks stand side by side, instead of training one autoencoder each.
+    fn is_joined(&self) -> bool {
+        self.crosscoder || self.cross_layer
+    }
 }
 
 /// `3072`, or `8x` times the input width.
@@ -189,7 +207,7 @@ fn activations(options: &Train) -> Result<(Activations, Option<Device>), Failure
     };
     let device = options.device.open()?;
     let mut hooks = options.hook.clone();
-    hooks.extend(options.target_hook.clone());
+    hooks.extend_from_slice(&options.target_hook);
     let tokens = (options.context, options.max_tokens);
     let live = open_live(&options.source, text, &hooks, tokens, &device)?;
     Ok((Activations::Live(live), Some(device)))
@@ -197,17 +215,17 @@ fn activations(options: &Train) -> Result<(Activations, Option<Device>), Failure
 
 /// Every combination of what was asked for.
 fn choices(options: &Train) -> Vec<Choice<'_>> {
-    let hooks: Vec<Option<&str>> = match options.hook.is_empty() {
-        true => vec![None],
-        false => options.hook.iter().map(|h| Some(h.as_str())).collect(),
+    let hooks: Vec<&[String]> = match options.hook.is_empty() || options.is_joined() {
+        true => vec![&options.hook],
+        false => options.hook.chunks(1).collect(),
     };
     let mut all = Vec::new();
-    for hook in hooks {
+    for hooks in hooks {
         for &arch in &options.arch {
             for &k in &options.k {
                 for width in &options.width {
                     let of = |&seed| Choice {
-                        hook,
+                        hooks,
                         arch,
                         k,
                         width,
@@ -227,13 +245,11 @@ fn job(
     from: &Activations,
     many: bool,
 ) -> Result<(Job, usize), Failure> {
-    let all = from.at(choice.hook)?;
+    let all = source(options, choice.hooks, from)?;
     let range = rows(&options.rows, all.rows())?;
     let source = all.sub(range.clone())?;
-    let target = match &options.target_hook {
-        Some(hook) => Some(from.at(Some(hook))?.sub(range.clone())?),
-        None => None,
-    };
+    let target = target(options, from)?;
+    let target = target.map(|all| all.sub(range.clone())).transpose()?;
     let config = config(options, choice, &source)?;
     config.check()?;
     let out = match many {
@@ -249,22 +265,68 @@ fn job(
     Ok((job, range.start))
 }
 
+/// What is read: one hook, or several side by side.
+fn source(options: &Train, hooks: &[String], from: &Activations) -> Result<Source, Failure> {
+    if !options.is_joined() {
+        return from.at(hooks.first().map(String::as_str));
+    }
+    let mut parts = Vec::new();
+    for hook in hooks {
+        parts.push(from.at(Some(hook))?);
+    }
+    for store in &options.beside {
+        for hook in hooks {
+            parts.push(open_source(store, Some(hook))?);
+        }
+    }
+    Ok(beside(&parts)?)
+}
+
+/// What is to be written, if that is something else.
+fn target(options: &Train, from: &Activations) -> Result<Option<Source>, Failure> {
+    let hooks = &options.target_hook;
+    match (options.cross_layer, hooks.len()) {
+        (false, 0) => Ok(None),
+        (false, 1) => from.at(Some(&hooks[0])).map(Some),
+        (false, n) => Err(format!("--target-hook: {n} hooks are for --cross-layer").into()),
+        (true, n) if n != options.hook.len() => {
+            let read = options.hook.len();
+            Err(format!(
+                "--cross-layer: {read} hooks to read and {n} to write; a layer has one of each"
+            )
+            .into())
+        }
+        (true, _) => {
+            let parts: Result<Vec<_>, _> = hooks.iter().map(|hook| from.at(Some(hook))).collect();
+            Ok(Some(beside(&parts?)?))
+        }
+    }
+}
+
 fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConfig, Failure> {
-    let d_sae = width(choice.width, source.width())?;
+    let sites = source.parts().len();
+    let d_sae = width(choice.width, source.width() / sites)?;
     let tokens = options.tokens.unwrap_or(source.rows() as u64);
     let mut config = TrainConfig {
         batch: options.batch,
-        ..TrainConfig::new(source.width(), d_sae, choice.k, tokens)
+        sites,
+        cross_layer: options.cross_layer,
+        ..TrainConfig::new(source.width() / sites, d_sae, choice.k, tokens)
     };
     config.seed = choice.seed;
     config.skip = options.skip;
-    config.conventions.subtract_b_dec = options.target_hook.is_none();
+    config.conventions.subtract_b_dec = options.target_hook.is_empty() && !options.crosscoder;
     config.architecture = architecture(options, choice, [source.width(), d_sae]);
     if let Some(preset) = options.preset {
         if preset == Preset::AnthropicJumpRelu && choice.arch != Arch::JumpRelu {
             return Err("--preset anthropic-jumprelu is for --arch jump-relu".into());
         }
         preset.apply(&mut config, source.width());
+    }
+    if sites > 1 {
+        // A penalty weighs what a latent writes by its length at every site.
+        config.conventions.unit_decoder &= config.k().is_some();
+        config.conventions.subtract_b_dec = false;
     }
     if let Some(l1) = options.l1 {
         set_l1(&mut config.architecture, l1)?;
@@ -315,8 +377,8 @@ fn label(options: &Train, choice: &Choice, d_sae: usize) -> PathBuf {
     let arch = choice.arch.to_possible_value();
     let arch = arch.map_or_else(String::new, |a| a.get_name().to_string());
     let name = format!("{arch}-k{}-w{d_sae}-s{}", choice.k, choice.seed);
-    match choice.hook {
-        Some(hook) if options.hook.len() > 1 => PathBuf::from(hook).join(name),
+    match choice.hooks {
+        [hook] if options.hook.len() > 1 => PathBuf::from(hook).join(name),
         _ => PathBuf::from(name),
     }
 }

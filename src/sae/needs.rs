@@ -30,8 +30,7 @@ impl Needs {
         };
         let (mut largest, mut read, mut runs): (u64, Vec<&Source>, bool) = (0, Vec::new(), false);
         for job in jobs {
-            let [d_in, d_out] = widths(job);
-            let weights = 4 * (job.config.d_sae as u64 * (d_in + d_out));
+            let weights = 4 * job.config.d_sae as u64 * row_lengths(job);
             let state = weights * if job.config.ema.is_some() { 4 } else { 3 };
             needs.device += state + step(job);
             needs.disk += 2 * state + weights * job.config.dtype.bytes() as u64 / 4;
@@ -86,6 +85,12 @@ impl Needs {
     }
 }
 
+/// Numbers a latent has in both weights; of a cross-layer transcoder one of each layer together.
+fn row_lengths(job: &Job) -> u64 {
+    let ([d_in, d_out], layers) = (widths(job), job.config.layers() as u64);
+    d_in + d_out / layers * (layers * (layers + 1) / 2)
+}
+
 fn widths(job: &Job) -> [u64; 2] {
     let target = job.target.as_ref().unwrap_or(&job.source);
     [job.source.width() as u64, target.width() as u64]
@@ -96,7 +101,9 @@ fn widths(job: &Job) -> [u64; 2] {
 fn step(job: &Job) -> u64 {
     let (config, [d_in, d_out]) = (&job.config, widths(job));
     let (batch, d_sae) = (config.batch as u64, config.d_sae as u64);
-    let rows = 4 * batch * (3 * d_in + 3 * d_out);
+    let layers = config.layers() as u64;
+    let rows = 4 * batch * (3 * d_in + 3 * row_lengths(job));
+    let (batch, d_sae) = (batch * layers, d_sae * layers);
     match &config.architecture {
         Architecture::TopK { k } => rows + 4 * (CHUNK as u64 + 6 * batch * *k as u64),
         _ => rows + 4 * (4 * batch * d_sae + d_sae * (d_in + d_out)),

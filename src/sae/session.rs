@@ -14,15 +14,16 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 
 mod directory;
+mod evaluate;
 mod trained;
 
 pub use directory::{LOG, LogLine, RunInfo, read_log, run_info};
 use directory::{append, describe, open, open_log, remove_checkpoint};
+pub use evaluate::{evaluate, evaluate_cross_layer, evaluate_pair};
 use trained::AnyTrainer;
 pub use trained::Trained;
 
 use super::checkpoint::{CHECKPOINT, restore};
-use super::eval::{Accumulator, Reconstruction};
 use super::format::{self, WeightDtype};
 use super::train::{NO_SKIP, batch_tensor};
 use super::{CrossLayerTrainer, Error, Needs, Sae, TrainConfig, Trainer};
@@ -383,66 +384,4 @@ fn finish(
         WeightDtype::F32 => Ok(trained),
         _ => Trained::load(dir, device),
     }
-}
-
-/// Measures an autoencoder over the rows of `source`. `seen` gets the rows done.
-///
-/// Memory: one batch of 2048 rows and its latents.
-///
-/// # Errors
-/// Widths that differ; the source or the device failed.
-pub fn evaluate(
-    sae: &Sae,
-    source: &Source,
-    device: &Device,
-    seen: impl FnMut(usize),
-) -> Result<Reconstruction, Error> {
-    evaluate_pair(sae, source, source, device, seen)
-}
-
-/// The same for a transcoder, which is to make the rows of `target` of those of `source`.
-///
-/// # Errors
-/// Widths that do not fit the autoencoder, rows that differ in number; a source or the device failed.
-pub fn evaluate_pair(
-    sae: &Sae,
-    source: &Source,
-    target: &Source,
-    device: &Device,
-    mut seen: impl FnMut(usize),
-) -> Result<Reconstruction, Error> {
-    let (name, width) = (source.name(), source.width());
-    if width != sae.d_in() {
-        let takes = sae.d_in();
-        let text = format!("{name} has rows of width {width}, the autoencoder takes {takes}");
-        return Err(Error::Config(text));
-    }
-    if target.width() != sae.d_out() || target.rows() != source.rows() {
-        return Err(Error::Config(format!(
-            "{} has {} rows of width {}; {} of width {} are to be made of {name}",
-            target.name(),
-            target.rows(),
-            target.width(),
-            source.rows(),
-            sae.d_out()
-        )));
-    }
-    let same = target.is(source);
-    let read = |source: &Source, range| {
-        let mut rows = Vec::new();
-        source.read_rows(range, &mut rows)?;
-        Ok::<_, Error>(batch_tensor(rows, source.width(), device.tensor()))
-    };
-    let mut all = Accumulator::new(sae.d_sae());
-    for range in source.blocks(2048) {
-        let x = read(source, range.clone())?;
-        let y = if same {
-            x.clone()
-        } else {
-            read(target, range.clone())?
-        };
-        block_on(all.add_pair(sae, x, y))?;
-        seen(range.end);
-    }
-    Ok(all.finish())
 }
