@@ -13,7 +13,13 @@ fn an_autoencoder_goes_through_every_format_and_back() {
     let bench = Bench::new();
     let start = fixture("saelens/batchtopk");
     let mut from = start.clone();
-    for format in ["saelens", "gemma_scope_2", "circuit_tracer", "llama_scope"] {
+    for format in [
+        "saelens",
+        "gemma_scope_2",
+        "circuit_tracer",
+        "llama_scope",
+        "language_model_saes",
+    ] {
         let text = bench.ok(&format!("sae convert {from} {format} --to {format}"));
         assert!(text.starts_with(&format!("{format}: ")), "{text}");
         assert!(text.contains("24 latents of width 8") && text.contains(&format!("to {format}")));
