@@ -85,10 +85,6 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     let device = options.device.open()?;
     refuse_unfinished(&options.sae)?;
     let format::Loaded { sae, metadata, .. } = format::read(&options.sae, None, device.tensor())?;
-    if metadata["normalize_activations"] == "layer_norm" {
-        let text = "it acts on rows that are layer-normalised first, which eval does not do";
-        return Err(format!("{}: {text}", options.sae.display()).into());
-    }
     let trained = metadata["hook_name"].as_str().map(str::to_owned);
     let is_store = Path::new(&options.source).is_dir();
     let hook = options
@@ -109,7 +105,11 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     };
     let progress = bar("evaluate", "rows", source.rows() as u64);
     let seen = |n| progress.set_position(n as u64);
-    let reconstruction = session::evaluate_pair(&sae, &source, &target, &device, seen)?;
+    let normalised = format::is_normalized(&metadata);
+    let reconstruction = match normalised {
+        true => session::evaluate_normalised(&sae, &source, &device, seen)?,
+        false => session::evaluate_pair(&sae, &source, &target, &device, seen)?,
+    };
     progress.finish_and_clear();
     let spliced = match (&options.model, &options.text) {
         (Some(model), Some(text)) => {
@@ -120,6 +120,7 @@ fn eval(options: &Eval) -> Result<(), Failure> {
                 .ok_or("the autoencoder names no hook; give --hook")?;
             let accumulator = match &written {
                 Some(written) => SplicedAccumulator::across(sae, &hook, written),
+                None if normalised => SplicedAccumulator::normalised(sae, &hook),
                 None => SplicedAccumulator::new(sae, &hook),
             };
             Some(splice(accumulator, model, text, options, &device)?)

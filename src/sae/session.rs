@@ -350,6 +350,37 @@ pub fn evaluate_pair(
     source: &Source,
     target: &Source,
     device: &Device,
+    seen: impl FnMut(usize),
+) -> Result<Reconstruction, Error> {
+    measure(
+        Accumulator::new(sae.d_sae()),
+        sae,
+        [source, target],
+        device,
+        seen,
+    )
+}
+
+/// [`evaluate`] for an autoencoder of rows that are normalised first
+/// ([`is_normalized`](format::is_normalized)).
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_normalised(
+    sae: &Sae,
+    source: &Source,
+    device: &Device,
+    seen: impl FnMut(usize),
+) -> Result<Reconstruction, Error> {
+    let all = Accumulator::new(sae.d_sae()).normalised();
+    measure(all, sae, [source, source], device, seen)
+}
+
+fn measure(
+    mut all: Accumulator,
+    sae: &Sae,
+    [source, target]: [&Source; 2],
+    device: &Device,
     mut seen: impl FnMut(usize),
 ) -> Result<Reconstruction, Error> {
     let (name, width) = (source.name(), source.width());
@@ -374,7 +405,6 @@ pub fn evaluate_pair(
         source.read_rows(range, &mut rows)?;
         Ok::<_, Error>(batch_tensor(rows, source.width(), device.tensor()))
     };
-    let mut all = Accumulator::new(sae.d_sae());
     for start in (0..source.rows()).step_by(2048) {
         let range = start..(start + 2048).min(source.rows());
         let x = read(source, range.clone())?;

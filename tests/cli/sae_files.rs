@@ -118,3 +118,18 @@ fn what_another_tool_wrote_is_evaluated() {
     let file = bench.json("sae eval there/sae.safetensors x.safetensors");
     assert_eq!(file["reconstruction"], ours["reconstruction"]);
 }
+
+#[test]
+fn rows_are_normalised_for_what_wants_it() {
+    let bench = Bench::new();
+    let line = format!(
+        "sae eval {0}/autoencoder.pt {0}/expected.safetensors",
+        fixture("openai/topk")
+    );
+    let found = bench.json(&format!("{line}:x"));
+    let found = &found["reconstruction"];
+    assert_eq!((&found["rows"], &found["l0"]), (&16.into(), &3.0.into()));
+    // That of the tool's own outputs, in the file beside it.
+    let fvu = found["fvu"].as_f64().unwrap();
+    assert!((fvu - 4.591_486).abs() < 1e-3, "{fvu}");
+}

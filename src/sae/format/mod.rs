@@ -356,8 +356,8 @@ fn unit_decoder(sae: Sae) -> Sae {
     }
 }
 
-/// Whether its rows are normalised one by one, as [`layer_norm`] does.
-fn is_normalized(metadata: &Value) -> bool {
+/// Whether, by its metadata, an autoencoder acts on rows that [`layer_norm`] made, not on raw ones.
+pub fn is_normalized(metadata: &Value) -> bool {
     metadata["normalize_activations"] == "layer_norm"
 }
 
