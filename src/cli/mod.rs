@@ -13,6 +13,7 @@ macro_rules! say {
 mod capture;
 mod compare;
 mod devices;
+mod features;
 mod hooks;
 mod probe;
 mod report;

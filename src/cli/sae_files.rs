@@ -63,7 +63,7 @@ pub(super) fn convert(options: &Convert) -> Result<(), Failure> {
     Ok(())
 }
 
-fn refuse_to_overwrite(path: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_to_overwrite(path: &Path) -> Result<(), Failure> {
     let empty = || {
         path.read_dir()
             .is_ok_and(|mut entries| entries.next().is_none())

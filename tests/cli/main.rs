@@ -5,6 +5,7 @@ mod capture;
 mod check;
 mod compare;
 mod devices;
+mod features;
 mod models;
 mod probe;
 mod report;
