@@ -15,6 +15,7 @@ mod compare;
 mod devices;
 mod features;
 mod hooks;
+mod matching;
 mod probe;
 mod report;
 mod sae;

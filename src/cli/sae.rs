@@ -28,6 +28,8 @@ pub(super) enum Sub {
     Probe(super::probe::Options),
     /// Write features for the dashboards of Neuronpedia, with the places where they fire most.
     Neuronpedia(super::features::Options),
+    /// Say which features of two autoencoders are the same.
+    Match(super::matching::Options),
     /// Train on synthetic activations of known features, and count how many are found.
     Selftest(selftest::Options),
 }
@@ -71,6 +73,7 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
         Sub::Show(options) => sae_files::show(options),
         Sub::Probe(options) => super::probe::run(options),
         Sub::Neuronpedia(options) => super::features::run(options),
+        Sub::Match(options) => super::matching::run(options),
         Sub::Selftest(options) => selftest::run(options),
     }
 }

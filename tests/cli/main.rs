@@ -6,6 +6,7 @@ mod check;
 mod compare;
 mod devices;
 mod features;
+mod matching;
 mod models;
 mod probe;
 mod report;
