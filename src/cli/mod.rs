@@ -13,7 +13,9 @@ macro_rules! say {
 mod capture;
 mod compare;
 mod devices;
+mod features;
 mod hooks;
+mod matching;
 mod probe;
 mod report;
 mod sae;

@@ -10,10 +10,10 @@ use super::{
 use crate::capture::Live;
 use crate::capture::store::{Source, write_whole};
 use crate::device::block_on;
-use crate::model;
+use crate::model::{self, Network};
 use crate::report::{EVALUATION, Evaluated};
 use crate::sae::eval::{Spliced, SplicedAccumulator};
-use crate::sae::{format, session};
+use crate::sae::{Sae, format, session};
 use crate::{Device, capture};
 
 #[derive(Debug, Subcommand)]
@@ -28,6 +28,10 @@ pub(super) enum Sub {
     Show(sae_files::Show),
     /// Probe an autoencoder's latents for concepts that the text's own tokens label.
     Probe(super::probe::Options),
+    /// Write features for the dashboards of Neuronpedia, with the places where they fire most.
+    Neuronpedia(super::features::Options),
+    /// Say which features of two autoencoders are the same.
+    Match(super::matching::Options),
     /// Train on synthetic activations of known features, and count how many are found.
     Selftest(selftest::Options),
 }
@@ -71,6 +75,8 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
         Sub::Convert(options) => sae_files::convert(options),
         Sub::Show(options) => sae_files::show(options),
         Sub::Probe(options) => super::probe::run(options),
+        Sub::Neuronpedia(options) => super::features::run(options),
+        Sub::Match(options) => super::matching::run(options),
         Sub::Selftest(options) => selftest::run(options),
     }
 }
@@ -135,6 +141,60 @@ pub(super) fn open_source(spec: &str, hook: Option<&str>) -> Result<Source, Fail
     Ok(Source::open(&spec)?)
 }
 
+/// An autoencoder of any tool that takes rows as they are, and what it was trained on.
+pub(super) fn read_raw(path: &Path, device: &Device) -> Result<(Sae, Option<String>), Failure> {
+    refuse_unfinished(path)?;
+    let format::Loaded { sae, metadata, .. } = format::read(path, None, device.tensor())?;
+    if format::is_normalized(&metadata) {
+        let text = "it acts on rows that are normalised first, which only `sae eval` does";
+        return Err(format!("{}: {text}", path.display()).into());
+    }
+    Ok((sae, metadata["hook_name"].as_str().map(str::to_owned)))
+}
+
+/// The same with the rows of `spec`, at `hook` or, of a store, at the one it was trained on.
+pub(super) fn open_raw(
+    path: &Path,
+    spec: &str,
+    hook: Option<&str>,
+    device: &Device,
+) -> Result<(Sae, Source), Failure> {
+    let (sae, trained) = read_raw(path, device)?;
+    let trained = trained.as_deref().filter(|_| Path::new(spec).is_dir());
+    let source = open_source(spec, hook.or(trained))?;
+    let (name, width, d_in) = (source.name(), source.width(), sae.d_in());
+    if width != d_in {
+        let text = format!("{name} has rows of width {width}, the autoencoder takes {d_in}");
+        return Err(text.into());
+    }
+    Ok((sae, source))
+}
+
+/// The model whose tokens a source has: the one named, or the store's where it is an embedded one.
+pub(super) fn tokens_of(
+    source: &Source,
+    named: Option<&Path>,
+    device: &Device,
+) -> Result<Option<Network>, Failure> {
+    let Some(store) = source.store() else {
+        return Ok(None);
+    };
+    let settings = &store.manifest().settings;
+    let mut embedded = model::load::EMBEDDED.iter();
+    let network = match named {
+        Some(path) => model::load(path, device)?,
+        None if embedded.any(|m| m.name == settings.model.id) => {
+            model::load(&settings.model.id, device)?
+        }
+        None => return Ok(None),
+    };
+    if network.info.tokenizer_sha256 != settings.tokenizer_sha256 {
+        let (id, name) = (&network.info.id, store.dir().display());
+        return Err(format!("the tokenizer of {id} is not the one that made {name}").into());
+    }
+    Ok(Some(network))
+}
+
 fn eval(options: &Eval) -> Result<(), Failure> {
     let device = options.device.open()?;
     refuse_unfinished(&options.sae)?;
@@ -142,10 +202,6 @@ fn eval(options: &Eval) -> Result<(), Failure> {
         return layers(options, &device);
     }
     let format::Loaded { sae, metadata, .. } = format::read(&options.sae, None, device.tensor())?;
-    if metadata["normalize_activations"] == "layer_norm" {
-        let text = "it acts on rows that are layer-normalised first, which eval does not do";
-        return Err(format!("{}: {text}", options.sae.display()).into());
-    }
     let trained = metadata["hook_name"].as_str().map(str::to_owned);
     let has_hooks = Path::new(&options.source).is_dir() || is_model(&options.source);
     let hook = options
@@ -171,7 +227,11 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     };
     let progress = bar("evaluate", "rows", source.rows() as u64);
     let seen = |n| progress.set_position(n as u64);
-    let reconstruction = session::evaluate_pair(&sae, &source, &target, &device, seen)?;
+    let normalised = format::is_normalized(&metadata);
+    let reconstruction = match normalised {
+        true => session::evaluate_normalised(&sae, &source, &device, seen)?,
+        false => session::evaluate_pair(&sae, &source, &target, &device, seen)?,
+    };
     progress.finish_and_clear();
     let spliced = match (&options.model, &options.text) {
         (Some(model), Some(text)) => {
@@ -182,6 +242,7 @@ fn eval(options: &Eval) -> Result<(), Failure> {
                 .ok_or("the autoencoder names no hook; give --hook")?;
             let accumulator = match &written {
                 Some(written) => SplicedAccumulator::across(sae, &hook, written),
+                None if normalised => SplicedAccumulator::normalised(sae, &hook),
                 None => SplicedAccumulator::new(sae, &hook),
             };
             Some(splice(accumulator, model, text, options, &device)?)

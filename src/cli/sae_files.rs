@@ -19,7 +19,7 @@ pub(super) struct Convert {
     #[arg(value_name = "DST")]
     to_path: PathBuf,
     /// The format to write: saelens, sparsify, dictionary_learning, gemma_scope, gemma_scope_2,
-    /// circuit_tracer, llama_scope, openai, crosscoder.
+    /// circuit_tracer, llama_scope, language_model_saes, openai, crosscoder.
     #[arg(long, value_name = "FORMAT")]
     to: Format,
     /// The format to read, where it should not be told by the files.
@@ -114,7 +114,7 @@ pub(super) fn convert(options: &Convert) -> Result<(), Failure> {
     Ok(())
 }
 
-fn refuse_to_overwrite(path: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_to_overwrite(path: &Path) -> Result<(), Failure> {
     let empty = || {
         path.read_dir()
             .is_ok_and(|mut entries| entries.next().is_none())

@@ -70,9 +70,9 @@ pub(super) struct Train {
     /// Weight of the L1 penalty of standard, p-anneal and gated.
     #[arg(long)]
     l1: Option<f64>,
-    /// Exponent at which p-anneal ends.
-    #[arg(long, default_value_t = 0.5)]
-    p_end: f64,
+    /// Exponent at which p-anneal ends. Default: 0.5.
+    #[arg(long)]
+    p_end: Option<f64>,
     /// Latents: a number, or a multiple of the input width like 8x.
     #[arg(long, default_value = "8x", num_args = 1..)]
     width: Vec<String>,
@@ -163,6 +163,9 @@ fn width(text: &str, d_in: usize) -> Result<usize, Failure> {
 }
 
 pub(super) fn run(options: &Train) -> Result<(), Failure> {
+    if options.p_end.is_some() && !options.arch.contains(&Arch::PAnneal) {
+        return Err("--p-end is for --arch p-anneal".into());
+    }
     let choices = choices(options);
     let mut jobs = Vec::new();
     let mut first_row = 0;
@@ -357,7 +360,7 @@ fn architecture(options: &Train, choice: &Choice, [d, d_sae]: [usize; 2]) -> Arc
         Arch::Gated => Architecture::Gated(Gated::for_width(d)),
         Arch::Standard => Architecture::Standard(Standard::for_width(d)),
         Arch::PAnneal => Architecture::Standard(Standard {
-            p_end: options.p_end,
+            p_end: options.p_end.unwrap_or(0.5),
             ..Standard::for_width(d)
         }),
     }

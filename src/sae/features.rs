@@ -167,6 +167,20 @@ pub fn collect(
     examples: usize,
     radius: usize,
 ) -> Result<Vec<Feature>, Error> {
+    let window = [examples, radius];
+    collect_seen(sae, source, device, survey, chosen, window, |_| ())
+}
+
+/// [`collect`]; `seen` gets the rows of a batch, and 1 for a latent whose snippets are read.
+pub(super) fn collect_seen(
+    sae: &Sae,
+    source: &Source,
+    device: &Device,
+    survey: &[Survey],
+    chosen: &[usize],
+    [examples, radius]: [usize; 2],
+    mut seen: impl FnMut(usize),
+) -> Result<Vec<Feature>, Error> {
     let slot: HashMap<usize, usize> = chosen.iter().enumerate().map(|(s, &i)| (i, s)).collect();
     let mut histograms = vec![vec![0u64; BARS]; chosen.len()];
     let mut peaks = vec![Peaks::new(examples); chosen.len()];
@@ -178,12 +192,14 @@ pub fn collect(
             histograms[s][bar.min(BARS - 1)] += 1;
             peaks[s].offer(v, range.start + row, contexts[row]);
         }
+        seen(range.len());
         Ok(())
     })?;
     let features = chosen.iter().zip(histograms).zip(peaks);
     features
         .map(|((&index, histogram), peaks)| {
             let examples = snippets(sae, source, device, index, &peaks, radius)?;
+            seen(1);
             Ok(Feature {
                 index,
                 survey: survey[index],

@@ -65,12 +65,12 @@ pub enum Error {
     },
     /// The loss is no number any more.
     #[error(
-        "step {step}: the loss is {loss}; the last checkpoint is kept. A smaller learning rate may help"
+        "the loss stopped being a number in step {step} (it is {loss} now); the last checkpoint is kept. A smaller learning rate may help"
     )]
     Diverged {
-        /// The step.
+        /// The first such step.
         step: u64,
-        /// Its loss.
+        /// The loss when that was noticed.
         loss: f64,
     },
     /// A weight is too large for the number format that it is to be saved in.

@@ -19,7 +19,7 @@ mod trained;
 
 pub use directory::{LOG, LogLine, RunInfo, read_log, run_info};
 use directory::{append, describe, open, open_log, remove_checkpoint};
-pub use evaluate::{evaluate, evaluate_cross_layer, evaluate_pair};
+pub use evaluate::{evaluate, evaluate_cross_layer, evaluate_normalised, evaluate_pair};
 use trained::AnyTrainer;
 pub use trained::Trained;
 

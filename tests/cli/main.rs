@@ -5,6 +5,8 @@ mod capture;
 mod check;
 mod compare;
 mod devices;
+mod features;
+mod matching;
 mod models;
 mod probe;
 mod report;

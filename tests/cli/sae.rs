@@ -79,6 +79,7 @@ fn a_setting_that_cannot_work_is_named() {
         ("--lr 0", &["lr = 0"]),
         ("--lr NaN", &["lr = NaN"]),
         ("--batch 1", &["batch = 1"]),
+        ("--p-end 0.5", &["--p-end", "p-anneal"]),
         ("--tokens 63", &["tokens = 63", "64"]),
         ("--rows 5..5", &["5..5", "300"]),
         ("--rows half", &["`half`"]),

@@ -13,7 +13,13 @@ fn an_autoencoder_goes_through_every_format_and_back() {
     let bench = Bench::new();
     let start = fixture("saelens/batchtopk");
     let mut from = start.clone();
-    for format in ["saelens", "gemma_scope_2", "circuit_tracer", "llama_scope"] {
+    for format in [
+        "saelens",
+        "gemma_scope_2",
+        "circuit_tracer",
+        "llama_scope",
+        "language_model_saes",
+    ] {
         let text = bench.ok(&format!("sae convert {from} {format} --to {format}"));
         assert!(text.starts_with(&format!("{format}: ")), "{text}");
         assert!(text.contains("24 latents of width 8") && text.contains(&format!("to {format}")));
@@ -111,4 +117,19 @@ fn what_another_tool_wrote_is_evaluated() {
     assert!(bench.path("there/eval.json").exists());
     let file = bench.json("sae eval there/sae.safetensors x.safetensors");
     assert_eq!(file["reconstruction"], ours["reconstruction"]);
+}
+
+#[test]
+fn rows_are_normalised_for_what_wants_it() {
+    let bench = Bench::new();
+    let line = format!(
+        "sae eval {0}/autoencoder.pt {0}/expected.safetensors",
+        fixture("openai/topk")
+    );
+    let found = bench.json(&format!("{line}:x"));
+    let found = &found["reconstruction"];
+    assert_eq!((&found["rows"], &found["l0"]), (&16.into(), &3.0.into()));
+    // That of the tool's own outputs, in the file beside it.
+    let fvu = found["fvu"].as_f64().unwrap();
+    assert!((fvu - 4.591_486).abs() < 1e-3, "{fvu}");
 }

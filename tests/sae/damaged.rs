@@ -18,11 +18,12 @@ fn fullest(format: Format, dir: &Path) -> PathBuf {
         Format::SaeLens => any("gated", 8, false, true),
         Format::Sparsify => any("topk", 8, true, false),
         Format::GemmaScope2 | Format::CircuitTracer => any("jumprelu", 8, true, false),
+        Format::LanguageModelSaes => any("jumprelu", 8, false, false),
         _ => any("constant", 8, false, false),
     };
     block_on(format::write(&sae, &json!({}), dir, format)).unwrap();
     dir.join(match format {
-        Format::SaeLens => "sae_weights.safetensors",
+        Format::SaeLens | Format::LanguageModelSaes => "sae_weights.safetensors",
         Format::Sparsify => "sae.safetensors",
         Format::GemmaScope2 => "params.safetensors",
         Format::CircuitTracer => "layer_0.safetensors",
@@ -135,7 +136,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn settings_that_cannot_be_had_are_named() {
     let file = |case: &str| match case.split('/').next().unwrap() {
-        "gemma_scope_2" => "config.json",
+        "gemma_scope_2" | "language_model_saes" => "config.json",
         "llama_scope" => "hyperparams.json",
         _ => "cfg.json",
     };
@@ -236,6 +237,15 @@ fn settings_that_cannot_be_had_are_named() {
         Value::Null,
         &["jump_relu_threshold"],
     );
+    let new = "language_model_saes/jumprelu";
+    bad(new, "norm_activation", json!("batch-wise"), &["batch-wise"]);
+    bad(new, "sae_type", json!("lorsa"), &["sae_type", "lorsa"]);
+    bad(new, "act_fn", json!("batchtopk"), &["act_fn", "batchtopk"]);
+    bad(new, "use_glu_encoder", json!(true), &["use_glu_encoder"]);
+    bad(new, "hook_point_in", json!(7), &["hook_point_in", "7"]);
+    let elsewhere = with_setting(new, "config.json", "hook_point_out", json!("blocks.8"));
+    let words = ["sae_weights.safetensors", "norm.blocks.8", "missing"];
+    says(elsewhere.unwrap_err(), &words);
     let skip = with_setting(sparsify, "cfg.json", "skip_connection", json!(true));
     says(skip.unwrap_err(), &["sae.safetensors", "W_skip", "missing"]);
     let case = "saelens/trained_topk_checkpoint";

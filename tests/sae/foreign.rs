@@ -1,5 +1,6 @@
 //! Formats of other tools: what they wrote gives their outputs, what is written comes back, damage is
-//! named. `tests/data/sae/make_fixtures.py` wrote the files, and opens ours.
+//! named. `tests/data/sae/make_fixtures.py` and `make_llamascopium_fixtures.py` wrote the
+//! files, and open ours.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,12 +17,13 @@ use super::*;
 pub const CLOSE: f64 = 1e-5;
 
 /// The formats whose files are safetensors.
-pub const FORMATS: [Format; 5] = [
+pub const FORMATS: [Format; 6] = [
     Format::SaeLens,
     Format::Sparsify,
     Format::GemmaScope2,
     Format::CircuitTracer,
     Format::LlamaScope,
+    Format::LanguageModelSaes,
 ];
 
 pub fn fixture(case: &str) -> PathBuf {
@@ -89,7 +91,7 @@ fn differences(sae: &Sae, expected: &Values) -> [f64; 2] {
 #[test]
 fn what_the_tools_wrote_gives_their_outputs() {
     let cases = fixtures();
-    assert_eq!(cases.len(), 32, "{cases:?}");
+    assert_eq!(cases.len(), 36, "{cases:?}");
     for case in cases {
         let loaded = read_from(&fixture(&case)).unwrap();
         assert_eq!(loaded.format.name(), case.split('/').next().unwrap());
@@ -187,6 +189,9 @@ fn what_they_are_is_recognised() {
     is("sparsify/skip_transcoder", "topk Some(3) skip 8");
     is("gemma_scope_2/transcoder", "jumprelu None skip 6");
     is("llama_scope/L7R", "jumprelu None 8");
+    is("language_model_saes/jumprelu", "jumprelu None 8");
+    is("language_model_saes/topk_transcoder", "topk Some(3) 8");
+    is("language_model_saes/relu_folded", "standard None 8");
     is("circuit_tracer/jump_relu_skip", "jumprelu None skip 8");
     is("circuit_tracer/relu", "standard None 8");
 }
@@ -222,6 +227,16 @@ fn where_they_belong_is_read() {
             "blocks.7.hook_mlp_out",
         ),
         ("llama_scope/L7R", "hook_name", "blocks.7.hook_resid_post"),
+        (
+            "language_model_saes/jumprelu",
+            "hook_name",
+            "blocks.7.hook_resid_post",
+        ),
+        (
+            "language_model_saes/topk_transcoder",
+            "hook_name_out",
+            "blocks.7.hook_mlp_out",
+        ),
         ("circuit_tracer/relu", "hook_name", "blocks.4.mlp.hook_in"),
         (
             "circuit_tracer/relu",
@@ -251,6 +266,10 @@ fn files_are_told_apart() {
         (
             "llama_scope/L7R/checkpoints/final.safetensors",
             Format::LlamaScope,
+        ),
+        (
+            "language_model_saes/jumprelu/sae_weights.safetensors",
+            Format::LanguageModelSaes,
         ),
     ] {
         assert_eq!(format::detect(&fixture(file)).unwrap(), format);

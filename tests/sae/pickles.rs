@@ -3,8 +3,10 @@
 
 use std::path::PathBuf;
 
+use inscape::hook;
+use inscape::sae::eval::{reconstruct_normalised, splice_normalised};
 use inscape::sae::format::{self, Format, Loaded};
-use inscape::sae::{Activation, Error};
+use inscape::sae::{Activation, Error, session};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -504,4 +506,47 @@ fn a_threshold_below_0_is_refused() {
         let error = write(&sae, &Value::Null, dir.path(), format).unwrap_err();
         says(error, &[format.name(), "threshold"]);
     }
+}
+
+/// By the tool's own outputs. Rows taken as they are give another error.
+#[test]
+fn normalised_rows_are_measured_as_the_tool_makes_them() {
+    let folder = data("openai/topk");
+    let loaded = read(&folder, Format::OpenAi).unwrap();
+    assert!(format::is_normalized(&loaded.metadata));
+    let (cpu, sae) = (Device::cpu(), loaded.sae);
+    let file = folder.join("expected.safetensors");
+    let (x, d) = tensor(&file, "x");
+    let (out, n) = (tensor(&file, "reconstruction").0, x.len() / d);
+    let made = read32(reconstruct_normalised(&sae, t2(&x, d, &cpu)));
+    assert!(difference(&made, &out) <= 1e-5);
+
+    let source = Source::memory("x", x.clone(), d);
+    let found = session::evaluate_normalised(&sae, &source, &cpu, |_| ()).unwrap();
+    let mean = |c: usize| {
+        x.iter()
+            .skip(c)
+            .step_by(d)
+            .map(|v| f64::from(*v))
+            .sum::<f64>()
+            / n as f64
+    };
+    let (mut error, mut variance) = (0.0, 0.0);
+    for (i, (x, made)) in x.iter().zip(&out).enumerate() {
+        error += (f64::from(*x) - f64::from(*made)).powi(2);
+        variance += (f64::from(*x) - mean(i % d)).powi(2);
+    }
+    let fvu = error / variance;
+    assert!((found.fvu - fvu).abs() <= 1e-4 * fvu, "{} {fvu}", found.fvu);
+    let latents = tensor(&file, "latents").0;
+    let active = latents.iter().filter(|f| **f > 0.0).count();
+    assert_eq!(found.l0, active as f64 / n as f64);
+    let raw = session::evaluate(&sae, &source, &cpu, |_| ()).unwrap().fvu;
+    assert!((raw - fvu).abs() > 0.02 * fvu, "{raw} {fvu}");
+
+    let site = "blocks.1.hook_resid_post".parse().unwrap();
+    let act = hook::Activation::R3(t2(&x, d, &cpu).reshape([2, n / 2, d]));
+    let spliced = splice_normalised(sae)(site, act).r3();
+    assert_eq!(spliced.dims(), [2, n / 2, d]);
+    assert!(difference(&read32(spliced), &out) <= 1e-5);
 }

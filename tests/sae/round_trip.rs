@@ -174,7 +174,7 @@ fn refusal(format: Format, sae: &Sae) -> Option<&'static str> {
         (Format::SaeLens, _) => None,
         (Format::Sparsify, Activation::TopK { .. }) => other_width.then_some("width 6"),
         (Format::Sparsify, other) => Some(other.name()),
-        (Format::LlamaScope, _) if transcoder => Some("skip"),
+        (Format::LlamaScope | Format::LanguageModelSaes, _) if transcoder => Some("skip"),
         (Format::CircuitTracer, _) if other_width => Some("width 6"),
         (_, Activation::Gated { .. }) => Some("gated"),
         (Format::GemmaScope2, Activation::TopK { .. }) => Some("topk"),
@@ -218,7 +218,10 @@ fn every_format_gives_back_what_it_can_hold() {
                 assert_eq!(back.metadata, about, "{what}");
             }
             let same = back.sae.activation.name() == sae.activation.name();
-            if same && back.sae.subtract_b_dec == sae.subtract_b_dec {
+            // A threshold that was kept as its logarithm comes back but for the last bit.
+            let logarithm =
+                format == Format::LanguageModelSaes && sae.activation.name() == "jumprelu";
+            if same && !logarithm && back.sae.subtract_b_dec == sae.subtract_b_dec {
                 assert_eq!(all_bits(&back.sae), all_bits(&sae), "{what}");
                 exact += 1;
             }
@@ -226,7 +229,7 @@ fn every_format_gives_back_what_it_can_hold() {
         }
     }
     println!("{kept} kept, {exact} of them to the bit; {refused} refused");
-    assert_eq!((kept, exact, refused), (84, 47, 96));
+    assert_eq!((kept, exact, refused), (94, 49, 122));
 }
 
 /// Where both widths are the same and there is no skip, nothing but the file's word tells.
@@ -321,8 +324,8 @@ fn ours_keeps_every_autoencoder() {
 }
 
 /// Every autoencoder that SAELens, sparsify and the readers that SAELens has for the other formats can
-/// open, with what ours gives: into `INSCAPE_FOREIGN_OUT` for `make_fixtures.py check DIR`, if it is
-/// set.
+/// open, with what ours gives: into `INSCAPE_FOREIGN_OUT` for `make_fixtures.py check DIR` and
+/// `make_llamascopium_fixtures.py check DIR`, if it is set.
 #[test]
 fn writes_for_the_tools() {
     let dir = tempfile::tempdir().unwrap();

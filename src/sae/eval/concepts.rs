@@ -349,7 +349,7 @@ impl Run<'_> {
             .iter()
             .map(|f| Absorption::new(&w_dec, &f.dense, &f.found.main, self.options.limits))
             .collect::<Result<_, _>>()?;
-        let mut ablation = self.ablation(differences, train, &w_dec)?;
+        let mut ablation = self.ablation(fitted, differences, train, &w_dec)?;
         let d = self.sae.d_in();
         self.encode(&test.range, seen, |range, active| {
             let labels = self.labels(&range);
@@ -374,6 +374,7 @@ impl Run<'_> {
     /// Balanced probes of every concept, and the latents to ablate for each.
     fn ablation(
         &self,
+        fitted: &[Fitted],
         differences: &[Vec<f64>],
         train: &Side,
         w_dec: &[f32],
@@ -386,7 +387,7 @@ impl Run<'_> {
         let (mut probes, mut sets) = (Vec::new(), Vec::new());
         for (c, differences) in differences.iter().enumerate() {
             let rows = self.labelled(c, "training", train, &train.x)?;
-            let probe = Probe::fit(&rows, &fit)?;
+            let probe = Probe::fit_from(&rows, &fit, &fitted[c].dense)?;
             let set = most_effective(differences, w_dec, &probe, Effect::Towards, n)?;
             sets.push(set);
             probes.push(probe);

@@ -102,6 +102,59 @@ fn best_of(a: usize, row: &[f64]) -> Option<Pair> {
     best
 }
 
+/// How well the features of two dictionaries match.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Matched {
+    /// Features of each that have a score: those that never change have no correlation.
+    pub features: [usize; 2],
+    /// Mean over the features of the first of their best score in the second, and the other way round.
+    pub best: [f64; 2],
+    /// Mean score of the one-to-one pairs.
+    pub one_to_one: f64,
+    /// The one-to-one pairs, by falling score.
+    pub pairs: Vec<Pair>,
+}
+
+impl Scores {
+    /// Both ways of pairing up, and what they come to. NaN where no feature has a score.
+    ///
+    /// Cost: that of [`Scores::assigned`], and the transpose of the scores.
+    ///
+    /// # Errors
+    /// As [`Scores::assigned`].
+    ///
+    /// ```
+    /// use inscape::sae::eval::matching::Scores;
+    /// let scores = Scores { rows: 2, columns: 2, values: vec![0.9, 0.8, 0.7, 0.1] };
+    /// let found = scores.matched()?;
+    /// assert!((found.one_to_one - 0.75).abs() < 1e-12);
+    /// assert!((found.best[0] - 0.8).abs() < 1e-12 && (found.best[1] - 0.85).abs() < 1e-12);
+    /// # Ok::<(), inscape::sae::Error>(())
+    /// ```
+    pub fn matched(&self) -> Result<Matched, Error> {
+        let across =
+            (0..self.rows * self.columns).map(|at| self.at(at % self.rows, at / self.rows));
+        let across = Self {
+            rows: self.columns,
+            columns: self.rows,
+            values: across.collect(),
+        };
+        let sides = [self.best(), across.best()];
+        let mut pairs = self.assigned()?;
+        pairs.sort_by(|p, q| q.score.total_cmp(&p.score));
+        Ok(Matched {
+            features: [sides[0].len(), sides[1].len()],
+            best: [mean(&sides[0]), mean(&sides[1])],
+            one_to_one: mean(&pairs),
+            pairs,
+        })
+    }
+}
+
+fn mean(pairs: &[Pair]) -> f64 {
+    pairs.iter().map(|p| p.score).sum::<f64>() / pairs.len() as f64
+}
+
 /// Drops many-to-one pairs: of those that share a `b`, the one with the largest score stays (of
 /// equals the first). In the order given.
 ///

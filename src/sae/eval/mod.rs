@@ -22,8 +22,10 @@ pub use concepts::{
 };
 pub use probe::{Fit, Labelled, Probe, ProbeError, Scores};
 pub use probing::{ClassMeans, columns, strongest};
-pub use reconstruction::{Accumulator, Reconstruction, encoder_decoder_cosine};
-pub use spliced::{Ablated, Spliced, SplicedAccumulator, splice, splice_across};
+pub use reconstruction::{
+    Accumulator, Reconstruction, encoder_decoder_cosine, reconstruct_normalised,
+};
+pub use spliced::{Ablated, Spliced, SplicedAccumulator, splice, splice_across, splice_normalised};
 
 use serde::{Deserialize, Deserializer};
 

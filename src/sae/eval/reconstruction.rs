@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::{measure, unmeasured};
 use crate::device::{self, Error};
 use crate::sae::arch::unit_rows;
+use crate::sae::format::layer_norm;
 use crate::sae::{Latents, Sae};
 
 /// How well an autoencoder reconstructs a set of activations. Where it is to write something else
@@ -94,6 +95,17 @@ pub async fn encoder_decoder_cosine(sae: &Sae) -> Result<Option<Vec<f64>>, Error
     Ok(Some(device::read((enc * dec).sum_dim(1)).await?))
 }
 
+/// What an autoencoder of normalised rows makes of raw ones `[n, d]`: each is normalised as OpenAI's
+/// tool does ([`layer_norm`]), and the output multiplied by its deviation and moved by its mean.
+/// [`Format::OpenAi`](crate::sae::format::Format::OpenAi) has such autoencoders.
+///
+/// # Panics
+/// If the autoencoder reads or writes rows of another width.
+pub fn reconstruct_normalised(sae: &Sae, x: Tensor<2>) -> Tensor<2> {
+    let (x, mean, deviation) = layer_norm(x);
+    sae.reconstruct(x) * deviation + mean
+}
+
 /// Gathers a [`Reconstruction`] batch by batch.
 ///
 /// Sums over rows are f64 on the host; sums along a row are f32. Variances are taken about the
@@ -111,6 +123,7 @@ pub struct Accumulator {
     error: Spread,
     encoder_decoder: Option<f64>,
     fired: Vec<u64>,
+    normalised: bool,
 }
 
 impl Accumulator {
@@ -126,7 +139,15 @@ impl Accumulator {
             error: Spread::default(),
             encoder_decoder: None,
             fired: vec![0; d_sae],
+            normalised: false,
         }
+    }
+
+    /// The same for an autoencoder of rows that are normalised first, which is undone at its output:
+    /// [`reconstruct_normalised`]. Everything but the latents is measured on raw rows.
+    pub fn normalised(mut self) -> Self {
+        self.normalised = true;
+        self
     }
 
     /// Adds the rows `x` `[n, d_in]`, which are to come back as they are.
@@ -155,10 +176,21 @@ impl Accumulator {
             y.dims(),
             sae.d_out()
         );
+        let (x, undo) = match self.normalised {
+            true => {
+                let (x, mean, deviation) = layer_norm(x);
+                (x, Some((mean, deviation)))
+            }
+            false => (x, None),
+        };
         let latents = sae.encode(x.clone()).compact().await?;
         let made = match sae.skip(&x) {
             Some(skipped) => sae.decode(&latents) + skipped,
             None => sae.decode(&latents),
+        };
+        let made = match undo {
+            Some((mean, deviation)) => made * deviation + mean,
+            None => made,
         };
         self.add_made(sae, latents, y, made).await
     }

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::measure;
+use super::{measure, reconstruct_normalised};
 use crate::device;
 use crate::hook::{Activation, Hooks, Site};
 use crate::model::{Model, Tokens};
@@ -66,7 +66,14 @@ pub struct Ablated {
 /// The edit that replaces activations by their reconstruction: for [`Hooks::edit`]. A rank-4
 /// activation is taken as rows of `heads · d_head`.
 pub fn splice(sae: Sae) -> impl Fn(Site, Activation) -> Activation + Send + Sync + 'static {
-    move |_, act| written(&sae, act.clone(), act)
+    move |_, act| written(|x| sae.reconstruct(x), act.clone(), act)
+}
+
+/// The same for an autoencoder of normalised rows ([`reconstruct_normalised`]).
+pub fn splice_normalised(
+    sae: Sae,
+) -> impl Fn(Site, Activation) -> Activation + Send + Sync + 'static {
+    move |_, act| written(|x| reconstruct_normalised(&sae, x), act.clone(), act)
 }
 
 /// Hooks that put what `sae` makes of the activations at `read` in the place of those at `write`: a
@@ -97,7 +104,7 @@ pub fn splice_across(sae: Sae, read: &str, write: &str) -> Hooks {
             act
         })
         .edit(write, move |site, act| match locked(&seen).take() {
-            Some(x) => written(&sae, x, act),
+            Some(x) => written(|x| sae.reconstruct(x), x, act),
             None => panic!("splice: {site} comes before what is to be read"),
         })
 }
@@ -106,12 +113,16 @@ fn locked(seen: &Mutex<Option<Activation>>) -> MutexGuard<'_, Option<Activation>
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What `sae` makes of `read`, in the shape of `like`.
-fn written(sae: &Sae, read: Activation, like: Activation) -> Activation {
+/// What an autoencoder makes of `read`, in the shape of `like`.
+fn written(
+    reconstruct: impl Fn(Tensor<2>) -> Tensor<2>,
+    read: Activation,
+    like: Activation,
+) -> Activation {
     let shape = like.shape();
     let rows = read.rows();
     let [batch, pos, d] = rows.dims();
-    let y = sae.reconstruct(rows.reshape([batch * pos, d]));
+    let y = reconstruct(rows.reshape([batch * pos, d]));
     match like {
         Activation::R3(_) => Activation::R3(y.reshape([batch, pos, shape[2]])),
         Activation::R4(_) => Activation::R4(y.reshape([batch, pos, shape[2], shape[3]])),
@@ -205,6 +216,12 @@ impl SplicedAccumulator {
     /// Splices `sae` in at `hook`.
     pub fn new(sae: Sae, hook: &str) -> Self {
         let spliced = Hooks::new().edit(hook, splice(sae));
+        Self::with(spliced, None, hook)
+    }
+
+    /// Splices an autoencoder of normalised rows in at `hook`, as [`splice_normalised`] does.
+    pub fn normalised(sae: Sae, hook: &str) -> Self {
+        let spliced = Hooks::new().edit(hook, splice_normalised(sae));
         Self::with(spliced, None, hook)
     }
 

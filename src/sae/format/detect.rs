@@ -3,7 +3,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 
 use super::pt::Checkpoint;
-use super::{Error, Format, WEIGHTS, malformed, pickle, read_file};
+use super::{Error, Format, WEIGHTS, language_model_saes, malformed, pickle, read_file};
 
 /// Files that tell a format by their names, under a directory.
 const SIGNS: [(&str, Format); 9] = [
@@ -24,6 +24,9 @@ const SIGNS: [(&str, Format); 9] = [
 /// # Errors
 /// Nothing is there, or nothing that any format knows: names the path and what it holds.
 pub fn detect(path: &Path) -> Result<Format, Error> {
+    if language_model_saes::is_there(path) {
+        return Ok(Format::LanguageModelSaes);
+    }
     match path.is_dir() {
         true => of_dir(path),
         false => of_file(path),
@@ -109,6 +112,9 @@ fn of_tensors(path: &Path) -> Result<Format, Error> {
     let has = |name: &str| file.tensor(name).is_ok();
     if has("w_enc") {
         return Ok(Format::GemmaScope2);
+    }
+    if has("W_E") {
+        return Ok(Format::LanguageModelSaes);
     }
     if has("encoder.weight") {
         return Ok(match has("decoder.weight") {

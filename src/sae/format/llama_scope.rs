@@ -1,5 +1,6 @@
 //! Llama Scope: autoencoders with one threshold for all latents, trained on activations that were
-//! multiplied by a scale, which is folded into the weights when they are read.
+//! multiplied by a scale, which is folded into the weights when they are read. The tool writes other
+//! files now, see `language_model_saes`.
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +54,7 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
 }
 
 /// The directory of `hyperparams.json`, for it and for what lies in it.
-fn root(path: &Path) -> PathBuf {
+pub(super) fn root(path: &Path) -> PathBuf {
     let dir = dir_of(path);
     match dir.ends_with(CHECKPOINTS) {
         true => dir.parent().unwrap_or(Path::new("")).into(),
@@ -61,13 +62,13 @@ fn root(path: &Path) -> PathBuf {
     }
 }
 
-struct Config {
-    path: PathBuf,
-    json: Value,
+pub(super) struct Config {
+    pub(super) path: PathBuf,
+    pub(super) json: Value,
 }
 
 impl Config {
-    fn open(path: &Path) -> Result<Self, Error> {
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let json = read_json(path)?;
         let path = path.into();
         let config = Self { path, json };
@@ -77,15 +78,19 @@ impl Config {
         }
     }
 
-    fn bad(&self, reason: String) -> Error {
+    pub(super) fn bad(&self, reason: String) -> Error {
         malformed(&self.path, reason)
     }
 
     fn flag(&self, name: &str) -> Result<bool, Error> {
+        self.flag_or(name, false)
+    }
+
+    pub(super) fn flag_or(&self, name: &str, missing: bool) -> Result<bool, Error> {
         let value = &self.json[name];
         match value.as_bool() {
             Some(value) => Ok(value),
-            None if value.is_null() => Ok(false),
+            None if value.is_null() => Ok(missing),
             None => Err(self.bad(format!("`{name}` is {value}"))),
         }
     }
@@ -151,7 +156,7 @@ impl Config {
         }
     }
 
-    fn metadata(&self) -> Value {
+    pub(super) fn metadata(&self) -> Value {
         if self.json["metadata"].is_object() {
             return self.json["metadata"].clone();
         }
@@ -164,7 +169,7 @@ impl Config {
     }
 }
 
-fn norms(w_dec: &Tensor<2>) -> Tensor<1> {
+pub(super) fn norms(w_dec: &Tensor<2>) -> Tensor<1> {
     let squares = w_dec.clone().square().sum_dim(1);
     squares.sqrt().clamp_min(1e-8).squeeze_dim(1)
 }

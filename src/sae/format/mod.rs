@@ -19,6 +19,7 @@ mod dictionary_learning;
 mod dtype;
 mod gemma_scope;
 mod gemma_scope_2;
+mod language_model_saes;
 mod llama_scope;
 pub mod neuronpedia;
 mod npz;
@@ -81,6 +82,9 @@ pub enum Format {
     CircuitTracer,
     /// Llama Scope: `hyperparams.json` and `checkpoints/final.safetensors`.
     LlamaScope,
+    /// Language-Model-SAEs, Llama Scope's tool, as it writes now: `sae_weights.safetensors` and
+    /// `config.json`.
+    LanguageModelSaes,
     /// OpenAI's sparse_autoencoder: one `.pt` file. Its TopK autoencoders act on rows that
     /// [`layer_norm`] made, not on raw ones; `metadata.normalize_activations` is then `layer_norm`,
     /// and no other format takes them.
@@ -93,7 +97,7 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SaeLens,
         Self::Sparsify,
         Self::DictionaryLearning,
@@ -101,6 +105,7 @@ impl Format {
         Self::GemmaScope2,
         Self::CircuitTracer,
         Self::LlamaScope,
+        Self::LanguageModelSaes,
         Self::OpenAi,
         Self::Crosscoder,
     ];
@@ -115,6 +120,7 @@ impl Format {
             Self::GemmaScope2 => "gemma_scope_2",
             Self::CircuitTracer => "circuit_tracer",
             Self::LlamaScope => "llama_scope",
+            Self::LanguageModelSaes => "language_model_saes",
             Self::OpenAi => "openai",
             Self::Crosscoder => "crosscoder",
         }
@@ -184,6 +190,7 @@ pub fn read(path: &Path, format: Option<Format>, device: &Device) -> Result<Load
         Format::GemmaScope2 => gemma_scope_2::read(path, device),
         Format::CircuitTracer => circuit_tracer::read(path, device),
         Format::LlamaScope => llama_scope::read(path, device),
+        Format::LanguageModelSaes => language_model_saes::read(path, device),
         Format::DictionaryLearning => dictionary_learning::read(path, device),
         Format::GemmaScope => gemma_scope::read(path, device),
         Format::OpenAi => openai::read(path, device),
@@ -215,6 +222,7 @@ pub async fn write(sae: &Sae, metadata: &Value, path: &Path, format: Format) -> 
         Format::GemmaScope2 => gemma_scope_2::write(sae, metadata, path).await,
         Format::CircuitTracer => circuit_tracer::write(sae, metadata, path).await,
         Format::LlamaScope => llama_scope::write(sae, metadata, path).await,
+        Format::LanguageModelSaes => language_model_saes::write(sae, metadata, path).await,
         Format::DictionaryLearning => dictionary_learning::write(sae, metadata, path).await,
         Format::GemmaScope => gemma_scope::write(sae, metadata, path).await,
         Format::OpenAi => openai::write(sae, metadata, path).await,
@@ -375,8 +383,8 @@ fn unit_decoder(sae: Sae) -> Sae {
     }
 }
 
-/// Whether its rows are normalised one by one, as [`layer_norm`] does.
-fn is_normalized(metadata: &Value) -> bool {
+/// Whether, by its metadata, an autoencoder acts on rows that [`layer_norm`] made, not on raw ones.
+pub fn is_normalized(metadata: &Value) -> bool {
     metadata["normalize_activations"] == "layer_norm"
 }
 

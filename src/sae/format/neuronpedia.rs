@@ -1,9 +1,22 @@
 //! Latents as the dashboards of Neuronpedia and SAEDashboard read them: a batch of features as JSON,
 //! `batch-{n}.json`.
 
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::sae::features::{BARS, Example, Feature, TokenLogits};
+use super::{make_dir, write_json};
+use crate::Device;
+use crate::capture::store::Source;
+use crate::device::{self, block_on};
+use crate::model::Network;
+use crate::sae::features::{
+    BARS, Example, Feature, Survey, TokenLogits, collect_seen, promoted, survey,
+};
+use crate::sae::{Error, Sae};
 
 /// Where the features of a batch come from.
 #[derive(Clone, Debug)]
@@ -152,4 +165,151 @@ fn activation(example: &Example, max: f32, share: f64, token: &impl Fn(usize) ->
         "values": example.activations,
         "qualifying_token_index": example.row - example.rows.start,
     })
+}
+
+/// What is told of each feature.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent {
+    /// Features of a file.
+    pub per_batch: usize,
+    /// Examples of a feature.
+    pub examples: usize,
+    /// Rows to either side of an example's peak.
+    pub radius: usize,
+    /// Tokens raised, and as many lowered.
+    pub tokens: usize,
+}
+
+/// What [`write_batches`] wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    /// Files.
+    pub batches: usize,
+    /// Features in them.
+    pub features: usize,
+    /// Latents that fired on no row, and are in none.
+    pub silent: usize,
+    /// Examples in all.
+    pub examples: usize,
+    /// Rows that were encoded.
+    pub rows: usize,
+}
+
+/// Writes `batch-0.json`, `batch-1.json`, … into `dir`: the latents that `choose` picks of what all
+/// did over the rows of `source`, in its order. A latent that fired on no row is left out.
+///
+/// With `network` tokens have their text, and the latents the tokens that they raise and lower, where
+/// the model has an unembedding of the decoder's width; without it tokens are their ids. `seen` gets
+/// the steps done, and all of them.
+///
+/// # Errors
+/// The source, the device or a file failed. A file is there whole or not at all.
+///
+/// # Cost
+/// Two encoding passes and the examples once more. Memory: one batch of rows, the examples of all
+/// features, and one file.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "what is read, what is told of it, where it goes"
+)]
+pub fn write_batches(
+    sae: &Sae,
+    source: &Source,
+    network: Option<&Network>,
+    about: &Batch,
+    extent: &Extent,
+    choose: impl FnOnce(&[Survey]) -> Vec<usize>,
+    dir: &Path,
+    device: &Device,
+    mut seen: impl FnMut(usize, usize),
+) -> Result<Exported, Error> {
+    let rows = source.rows();
+    let all = survey(sae, source, device, |done| seen(done, 2 * rows))?;
+    let mut chosen = choose(&all);
+    chosen.retain(|&i| all[i].fired > 0);
+    let total = 2 * rows + chosen.len();
+    let (mut done, window) = (rows, [extent.examples, extent.radius]);
+    let found = collect_seen(sae, source, device, &all, &chosen, window, |n| {
+        done += n;
+        seen(done, total);
+    })?;
+    let unembedding = network.and_then(|n| n.model.unembedding());
+    let unembedding = unembedding.filter(|u| u.dims()[1] == sae.d_out());
+    make_dir(dir)?;
+    let files = found.chunks(extent.per_batch.max(1));
+    for (i, features) in files.clone().enumerate() {
+        let tokens = tokens(source, network, features)?;
+        let logits = features.iter().map(|f| match &unembedding {
+            Some(u) => promoted(sae, f.index, u, extent.tokens),
+            None => Ok(Default::default()),
+        });
+        let logits: Vec<_> = logits.collect::<Result<_, _>>()?;
+        let vectors = features.iter().map(|f| row(&sae.w_dec, f.index));
+        let vectors: Vec<Vec<f32>> = vectors.collect::<Result<_, _>>()?;
+        let cards = features.iter().zip(&logits).zip(&vectors);
+        let cards = cards.map(|((feature, logits), vector)| Card {
+            feature,
+            logits,
+            vector,
+        });
+        let json = about.json(
+            &cards.collect::<Vec<_>>(),
+            |id| word(network, id),
+            |row| tokens.get(&row).cloned().unwrap_or_default(),
+        );
+        write_json(&dir.join(format!("batch-{i}.json")), &json)?;
+    }
+    Ok(Exported {
+        batches: files.len(),
+        features: found.len(),
+        silent: all.iter().filter(|s| s.fired == 0).count(),
+        examples: found.iter().map(|f| f.examples.len()).sum(),
+        rows,
+    })
+}
+
+fn row(w_dec: &Tensor<2>, index: usize) -> Result<Vec<f32>, Error> {
+    Ok(block_on(device::read(w_dec.clone().narrow(0, index, 1)))?)
+}
+
+fn word(network: Option<&Network>, id: u32) -> String {
+    network.map_or_else(|| format!("<{id}>"), |n| n.tokenizer.show(id))
+}
+
+/// The text of every row that an example shows.
+fn tokens(
+    source: &Source,
+    network: Option<&Network>,
+    features: &[Feature],
+) -> Result<HashMap<usize, String>, Error> {
+    let mut all = HashMap::new();
+    for example in features.iter().flat_map(|f| &f.examples) {
+        let rows = example.rows.clone();
+        match source.token_ids(rows.clone())? {
+            Some(ids) => all.extend(rows.zip(ids).map(|(row, id)| (row, word(network, id)))),
+            None => all.extend(rows.map(|row| (row, format!("row {row}")))),
+        }
+    }
+    Ok(all)
+}
+
+/// Contexts among the rows of a source; those of a plain matrix are one each.
+///
+/// Holds the places of 65,536 rows.
+///
+/// # Errors
+/// The source failed.
+pub fn contexts(source: &Source) -> Result<usize, Error> {
+    let (mut count, mut last) = (0, None);
+    for start in (0..source.rows()).step_by(1 << 16) {
+        let range = start..(start + (1 << 16)).min(source.rows());
+        let Some(meta) = source.meta(range)? else {
+            return Ok(source.rows());
+        };
+        for row in meta {
+            count += usize::from(last != Some(row.context));
+            last = Some(row.context);
+        }
+    }
+    Ok(count)
 }

@@ -34,6 +34,37 @@ pub fn evaluate_pair(
     source: &Source,
     target: &Source,
     device: &Device,
+    seen: impl FnMut(usize),
+) -> Result<Reconstruction, Error> {
+    measure(
+        Accumulator::new(sae.d_sae()),
+        sae,
+        [source, target],
+        device,
+        seen,
+    )
+}
+
+/// [`evaluate`] for an autoencoder of rows that are normalised first
+/// ([`is_normalized`](crate::sae::format::is_normalized)).
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_normalised(
+    sae: &Sae,
+    source: &Source,
+    device: &Device,
+    seen: impl FnMut(usize),
+) -> Result<Reconstruction, Error> {
+    let all = Accumulator::new(sae.d_sae()).normalised();
+    measure(all, sae, [source, source], device, seen)
+}
+
+fn measure(
+    mut all: Accumulator,
+    sae: &Sae,
+    [source, target]: [&Source; 2],
+    device: &Device,
     mut seen: impl FnMut(usize),
 ) -> Result<Reconstruction, Error> {
     let (name, width) = (source.name(), source.width());
@@ -52,7 +83,6 @@ pub fn evaluate_pair(
             sae.d_out()
         )));
     }
-    let mut all = Accumulator::new(sae.d_sae());
     each_pair([source, target], device, |x, y, done| {
         block_on(all.add_pair(sae, x, y))?;
         seen(done);
@@ -61,7 +91,7 @@ pub fn evaluate_pair(
     Ok(all.finish())
 }
 
-/// The same for a cross-layer transcoder: of every layer what is written to it, by it and those before,
+/// [`evaluate_pair`] for a cross-layer transcoder: of every layer what is written to it, by it and those before,
 /// beside its own latents. Both sources hold the layers side by side ([`beside`](crate::capture::beside)).
 ///
 /// # Errors
