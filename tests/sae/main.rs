@@ -5,12 +5,14 @@ mod damaged;
 mod dense;
 #[path = "../shared/draws.rs"]
 mod draws;
+mod dtype;
 mod eval;
 mod features;
 mod foreign;
 mod format;
 mod gradients;
 mod hostile;
+mod live;
 mod matching;
 mod papers;
 mod pickles;
