@@ -8,7 +8,9 @@ use crate::Device;
 use crate::capture::{beside, store::Source};
 use crate::sae::format::WeightDtype;
 use crate::sae::session::{self, Job, LogLine, SessionOptions};
-use crate::sae::{Architecture, Gated, JumpRelu, Matryoshka, Preset, Standard, TrainConfig};
+use crate::sae::{
+    Architecture, EndToEnd, Gated, JumpRelu, Matryoshka, Preset, Standard, TrainConfig,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Arch {
@@ -86,6 +88,16 @@ pub(super) struct Train {
     /// Activations a step.
     #[arg(long, default_value_t = 2048)]
     batch: usize,
+    /// Train on what the model predicts with the reconstruction in place (KL divergence), not on the
+    /// squared error. Batches are whole contexts.
+    #[arg(long, requires = "text")]
+    end_to_end: bool,
+    /// With --end-to-end: weight of the share of variance that the reconstruction misses.
+    #[arg(long, requires = "end_to_end", default_value_t = 0.0)]
+    mse: f64,
+    /// With --end-to-end: weight of the same for the residual streams that follow.
+    #[arg(long, requires = "end_to_end", default_value_t = 0.0)]
+    downstream: f64,
     /// Peak learning rate.
     #[arg(long)]
     lr: Option<f64>,
@@ -212,7 +224,11 @@ fn activations(options: &Train) -> Result<(Activations, Option<Device>), Failure
     let mut hooks = options.hook.clone();
     hooks.extend_from_slice(&options.target_hook);
     let tokens = (options.context, options.max_tokens);
-    let live = open_live(&options.source, text, &hooks, tokens, &device)?;
+    let on = match options.end_to_end {
+        true => device.autodiff(),
+        false => device.clone(),
+    };
+    let live = open_live(&options.source, text, &hooks, tokens, &on)?;
     Ok((Activations::Live(live), Some(device)))
 }
 
@@ -325,6 +341,11 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
             return Err("--preset anthropic-jumprelu is for --arch jump-relu".into());
         }
         preset.apply(&mut config, source.width());
+    }
+    if let (true, Some(live)) = (options.end_to_end, source.model()) {
+        let (mse, downstream) = (options.mse, options.downstream);
+        config.end_to_end = Some(EndToEnd { mse, downstream });
+        config.batch = (config.batch / live.content()).max(1) * live.content();
     }
     if sites > 1 {
         // A penalty weighs what a latent writes by its length at every site.

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::format::WeightDtype;
+use super::{EndToEnd, Error};
 use crate::ops::Adam;
 
 /// What is trained. Its own file under `arch` has the loss.
@@ -313,6 +313,10 @@ pub struct TrainConfig {
     /// A cross-layer transcoder: `sites` is its number of layers, `d_sae` the latents of each.
     #[serde(default)]
     pub cross_layer: bool,
+    /// Train on what the model predicts with the reconstruction, not on the squared error: needs a
+    /// model that runs while training.
+    #[serde(default)]
+    pub end_to_end: Option<EndToEnd>,
     /// What the public tools do differently.
     pub conventions: Conventions,
 }
@@ -347,6 +351,7 @@ impl TrainConfig {
             skip: false,
             sites: 1,
             cross_layer: false,
+            end_to_end: None,
             conventions: Conventions::default(),
         }
     }
@@ -395,6 +400,8 @@ impl TrainConfig {
         let weights = [
             ("aux_alpha", self.aux_alpha),
             ("multi_topk", self.conventions.multi_topk),
+            ("mse", self.end_to_end.map_or(0.0, |e| e.mse)),
+            ("downstream", self.end_to_end.map_or(0.0, |e| e.downstream)),
         ];
         for (name, x) in weights {
             if !(x >= 0.0 && x.is_finite()) {

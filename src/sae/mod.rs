@@ -9,6 +9,7 @@ mod arch;
 mod checkpoint;
 mod config;
 mod cross_layer;
+mod end_to_end;
 pub mod eval;
 pub mod features;
 pub mod format;
@@ -34,6 +35,7 @@ pub use config::{
     Matryoshka, Reduction, Standard, TrainConfig,
 };
 pub use cross_layer::{CrossLayer, CrossLayerTrainer};
+pub use end_to_end::{EndToEnd, EndToEndPass};
 pub use init::geometric_median;
 pub use loss::{Gradients, Losses, Now, backward};
 pub use needs::Needs;

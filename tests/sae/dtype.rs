@@ -189,7 +189,7 @@ fn a_transcoder_is_rounded_and_another_format_holds_it() {
         };
         let options = SessionOptions::new("unused");
         let saes = session::train_all(&[job], 0, &options, &Device::cpu(), |_, _| {});
-        saes.unwrap().remove(0)
+        saes.unwrap().remove(0).sae().unwrap()
     };
     let (master, half) = (run(WeightDtype::F32), run(WeightDtype::Bf16));
     assert!(half.w_skip.is_some());

@@ -333,6 +333,7 @@ fn train(dir: &Path, text: &str, network: Network, stop: Option<u64>) -> Result<
     session::train_all(&jobs, 0, &options(true), &Device::cpu(), |_, line| {
         assert!(Some(line.stats.step) != stop, "stopped");
     })
+    .map(|all| all.into_iter().filter_map(session::Trained::sae).collect())
 }
 
 fn weights(dir: &Path) -> [Vec<u8>; 3] {
