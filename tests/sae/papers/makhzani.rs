@@ -253,8 +253,8 @@ fn support(row: &[f32]) -> f64 {
 }
 
 /// The paper classifies by the α k largest activations of what was trained with k, α chosen on held-out
-/// images; here all of 1, 2 and 3 are shown. With 1, ten of a hundred, the codes lose about a point to
-/// the dense codes of the other two; with 2 they are as good.
+/// images; here all of 1, 2 and 3 are shown. With 1, ten of a hundred, the codes lose one to one and a
+/// half points to the dense codes of the other two; with 2, less than half a point.
 #[test]
 fn makhzani_2013_digits_are_classified_by_few_of_a_hundred() {
     let (cpu, digits) = (Device::cpu(), Digits::read());
