@@ -40,7 +40,7 @@
 //! | [`model`] | BERT and Llama families; loading |
 //! | [`capture`] | a model over a text, streamed to a store on disk; the store itself |
 //! | [`sae`] | sparse autoencoders of every kind: training step, sessions with resume, evaluation, files |
-//! | [`similarity`] | linear CKA, RSA, mutual nearest neighbours |
+//! | [`similarity`] | linear CKA, RSA, SVCCA, mutual nearest neighbours |
 //! | [`geometry`] | clusters of directions, features of more dimensions, analogies, spectra |
 //! | [`report`] | one self-contained HTML page |
 //! | [`cli`] | the `inscape` command |

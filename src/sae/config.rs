@@ -12,7 +12,35 @@ pub enum Architecture {
     Standard(Standard),
     /// Gated.
     Gated(Gated),
-    /// The k largest latents of a row.
+    /// The k largest latents of a row (Gao et al. 2024).
+    ///
+    /// The k-sparse autoencoder of Makhzani & Frey (2013) is this without what came later:
+    ///
+    /// ```
+    /// use inscape::sae::{BiasStart, Conventions, InputScale, Reduction, TrainConfig};
+    ///
+    /// let k_sparse = TrainConfig {
+    ///     k_start: Some(100), // all latents, falling to k over half the run
+    ///     k_anneal: 0.5,
+    ///     aux_alpha: 0.0,
+    ///     conventions: Conventions {
+    ///         subtract_b_dec: false,
+    ///         unit_decoder: false,
+    ///         decoder_norm: 0.1,
+    ///         reduction: Reduction::Rows,
+    ///         input_scale: InputScale::None,
+    ///         b_dec: BiasStart::Zero,
+    ///         ..Conventions::default()
+    ///     },
+    ///     ..TrainConfig::new(64, 100, 10, 100_000)
+    /// };
+    /// k_sparse.check()?;
+    /// assert_eq!((k_sparse.k_at(1), k_sparse.k_at(k_sparse.steps())), (96, 10));
+    /// # Ok::<(), inscape::sae::Error>(())
+    /// ```
+    ///
+    /// The paper ties the decoder to the encoder, which here only start as one, and keeps activations
+    /// below 0 where fewer than k are above.
     #[serde(rename = "topk")]
     TopK {
         /// Latents kept a row.

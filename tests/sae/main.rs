@@ -3,6 +3,8 @@
 mod architectures;
 mod damaged;
 mod dense;
+#[path = "../shared/digits.rs"]
+mod digits;
 #[path = "../shared/draws.rs"]
 mod draws;
 mod dtype;
@@ -65,6 +67,13 @@ pub fn read32<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 
 pub fn bits<const D: usize>(x: Tensor<D>) -> Vec<u32> {
     read32(x).into_iter().map(f32::to_bits).collect()
+}
+
+/// Another order (Fisher & Yates).
+pub fn shuffle<T>(values: &mut [T], draws: &mut Draws) {
+    for i in (1..values.len()).rev() {
+        values.swap(i, draws.below(i + 1));
+    }
 }
 
 /// Rows made of a few of a dictionary's unit rows.
