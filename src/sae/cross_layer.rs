@@ -405,3 +405,6 @@ fn check(config: &TrainConfig, widths: [usize; 2]) -> Result<(), Error> {
 fn bad<T>(text: String) -> Result<T, Error> {
     Err(Error::Config(text))
 }
+
+#[cfg(test)]
+mod tests;

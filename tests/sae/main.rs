@@ -1,6 +1,7 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
 mod architectures;
+mod cross_layer;
 mod damaged;
 mod dense;
 #[path = "../shared/digits.rs"]
@@ -8,6 +9,7 @@ mod digits;
 #[path = "../shared/draws.rs"]
 mod draws;
 mod dtype;
+mod end_to_end;
 mod eval;
 mod features;
 mod foreign;
