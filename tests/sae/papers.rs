@@ -1,5 +1,10 @@
 //! What papers report, on planted data.
 
+mod attributes;
+mod descent;
+mod engels;
+mod ferrando;
+
 use faer::{Mat, Side};
 use inscape::sae::TrainConfig;
 use inscape::sae::eval::matching::{Correlations, one_to_one};
