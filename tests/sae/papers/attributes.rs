@@ -218,6 +218,9 @@ fn detection(f: &[f64], images: &Images, attribute: usize) -> f64 {
 /// Descriptions of the latents of a convolutional network hold on images not seen. Three times a
 /// latent's mean activation added to the hidden layer turns the answer to its attribute, where a random
 /// direction of the same length does not.
+///
+/// One start of the autoencoder is not enough: of 16 latents from a single one, 10 of 12 and 9 of 14
+/// live ones had a description that holds.
 #[test]
 fn zhang_2024_latents_are_described_and_steer() {
     let cpu = Device::cpu();
