@@ -5,6 +5,11 @@ mod lan;
 mod makhzani;
 mod tiny;
 
+mod attributes;
+mod descent;
+mod engels;
+mod ferrando;
+
 use faer::{Mat, Side};
 use inscape::sae::eval::matching::{Correlations, one_to_one};
 use inscape::sae::selftest::selftest;
