@@ -20,6 +20,7 @@ mod live;
 mod matching;
 mod papers;
 mod pickles;
+mod plain_loss;
 mod probing;
 mod resume;
 mod round_trip;
