@@ -1,6 +1,7 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
 mod architectures;
+mod codes;
 mod damaged;
 mod dense;
 #[path = "../shared/draws.rs"]
