@@ -110,7 +110,10 @@ impl AttnOnly {
     }
 
     fn positions(&self, [batch, pos]: [usize; 2], tap: &mut Tap<'_>) -> Tensor<3> {
-        let rows = self.pos_embed.clone().slice([0..pos]);
+        let rows = self
+            .pos_embed
+            .clone()
+            .slice([0..pos, 0..self.config.d_model]);
         let rows = rows.unsqueeze::<3>();
         tap.at(
             Site::PosEmbed,
