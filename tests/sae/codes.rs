@@ -197,9 +197,11 @@ fn trained_on(rows: &[f32], d: usize) -> Sae {
     trainer.sae().rescale(1.0 / scale)
 }
 
-fn head_codes(model: &dyn Model, examples: &Examples) -> HeadCodes {
-    let (rows, d) = results(model, examples);
+/// The codes of `examples`, by an autoencoder trained on what heads write on `sample`.
+fn head_codes(model: &dyn Model, examples: &Examples, sample: &Examples) -> HeadCodes {
+    let (rows, d) = results(model, sample);
     let sae = trained_on(&rows, d);
+    let (rows, _) = results(model, examples);
     let all = ints(codes(&sae, t2(&rows, d, &Device::cpu())));
     let mut seen = HeadCodes::new(LAYERS * HEADS);
     let of_one = all.len() / examples.tokens.len();
@@ -289,7 +291,7 @@ fn oneill_bui_2024_codes_name_the_planted_heads() {
         for (effect, matters) in effects.iter().zip(&truth) {
             assert_eq!(*effect > 1.0, *matters, "{effects:?}");
         }
-        let seen = head_codes(&model, &examples);
+        let seen = head_codes(&model, &examples, &examples);
         let unique = seen.by_head(&examples.labels);
         let right = [Unique::share, Unique::contrast].map(|s| auroc(&unique, &truth, s));
         let mut random = [0.0; 2];
@@ -314,14 +316,17 @@ fn oneill_bui_2024_codes_name_the_planted_heads() {
 }
 
 /// The same on a model that has learned it. The truth is ablation: the heads that cost at least half of what
-/// the worst costs; a third costs a tenth of it and has no code of its own. It works worse than where the
-/// circuit is wired: AUROC 0.77 on average over eight draws of examples, from 0.67 to 1.
+/// the worst costs; a third costs a twentieth of it, has no code of its own and is not found. The
+/// autoencoder is trained on 200 more pairs of examples, no label used: on the ten pairs alone, as the
+/// paper does, latents for tokens that come once are not learned and the AUROC was 0.77 on average, from
+/// 0.42 to 1.
 #[test]
 fn oneill_bui_2024_codes_agree_with_ablation_on_a_trained_model() {
     let model = model::load("tiny-induction", &Device::cpu()).unwrap().model;
     let model = model.as_ref();
     let (cues, rest): (Vec<u32>, Vec<u32>) = ((1..5).collect(), (5..64).collect());
     let many = Examples::draw(&mut Draws::new(100), 64, &cues, &rest, 24);
+    let sample = Examples::draw(&mut Draws::new(101), 200, &cues, &rest, 24);
     let start = Instant::now();
     let effects = ablation(model, &many);
     let ablating = start.elapsed().as_secs_f64();
@@ -337,7 +342,7 @@ fn oneill_bui_2024_codes_agree_with_ablation_on_a_trained_model() {
     for &seed in &seeds {
         let examples = Examples::draw(&mut Draws::new(seed), 10, &cues, &rest, 24);
         let start = Instant::now();
-        let unique = head_codes(model, &examples).by_head(&examples.labels);
+        let unique = head_codes(model, &examples, &sample).by_head(&examples.labels);
         let coding = start.elapsed().as_secs_f64();
         let of = truths.each_ref().map(|t| auroc(&unique, t, Unique::share));
         let counts: Vec<_> = unique.iter().map(|u| (u.positive, u.all)).collect();
@@ -348,7 +353,7 @@ fn oneill_bui_2024_codes_agree_with_ablation_on_a_trained_model() {
     }
     println!("AUROC {:.3}, {:.3} with the third head", mean[0], mean[1]);
     assert!(
-        truths[0].iter().filter(|t| **t).count() == 2 && mean[0] >= 0.7,
+        truths[0].iter().filter(|t| **t).count() == 2 && mean[0] >= 0.9,
         "{mean:?}"
     );
 }
