@@ -1,6 +1,7 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
 mod architectures;
+mod codes;
 mod cross_layer;
 mod damaged;
 mod dense;
