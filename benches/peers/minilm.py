@@ -49,7 +49,10 @@ def main():
     cut = int(len(rows) * args.train_rows)
     train, held_out = rows[:cut], rows[cut:]
     sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=rows.shape[1], d_sae=args.width, k=args.k, device="cpu"))
-    config = SAETrainerConfig(total_training_samples=args.tokens, train_batch_size_samples=args.batch)
+    # SAELens's runner sets the end of the rate so; with its constant schedule it is never reached.
+    config = SAETrainerConfig(
+        total_training_samples=args.tokens, train_batch_size_samples=args.batch, lr_end=3e-5
+    )
     start = time.perf_counter()
     SAETrainer(config, sae, batches(train, args.batch)).fit()
     seconds = time.perf_counter() - start

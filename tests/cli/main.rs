@@ -12,6 +12,7 @@ mod probe;
 mod report;
 mod sae;
 mod sae_files;
+mod sae_sites;
 
 use std::fs;
 use std::path::{Path, PathBuf};
