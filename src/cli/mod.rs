@@ -17,6 +17,7 @@ mod features;
 mod hooks;
 mod matching;
 mod probe;
+mod removal;
 mod report;
 mod sae;
 mod sae_files;

@@ -9,6 +9,7 @@ mod features;
 mod matching;
 mod models;
 mod probe;
+mod removal;
 mod report;
 mod sae;
 mod sae_files;
