@@ -126,18 +126,19 @@ pub struct Removed {
 /// spread evenly over the training and over the test rows. On all of those of the training rows a
 /// probe for each concept is fitted (the oracles); on the half where the two agree, the biased one,
 /// which cannot know which of the two it is for. It is measured for either, without the `k` latents
-/// of the other that matter most to that one's oracle ([`Effect::EitherWay`]). As in SAEBench
-/// a pair counts with the concept for which the biased probe does worse. The whole is `(Σ A_abl − Σ A_base) / (Σ A_oracle − Σ A_base)` over the
-/// pairs, where SAEBench takes the mean of their shares: among the concepts of a text there are pairs
-/// whose bias costs next to nothing, and their shares are noise.
+/// of the other that matter most to that one's oracle ([`Effect::EitherWay`]). As in SAEBench a pair
+/// counts with the concept for which the biased probe does worse. The whole is
+/// `(Σ A_abl − Σ A_base) / (Σ A_oracle − Σ A_base)` over the pairs, where SAEBench takes the mean of
+/// their shares: among the concepts of a text there are pairs whose bias costs next to nothing, and
+/// their shares are noise.
 ///
 /// Karvonen et al. 2024 ("Evaluating sparse autoencoders on targeted concept removal tasks"), as
 /// SAEBench has it (2025), on rows where it takes the means of texts.
 ///
 /// # Cost
 /// Two encoding passes, a dense probe a concept and three a pair. Memory: the activations of the
-/// training rows in f32, twice those in f64 while a probe is fitted; eight products a latent and
-/// pair; two labels a row and pair.
+/// training rows in f32, twice those in f64 while a probe is fitted; four products and four means a
+/// latent and pair; two labels a row and pair.
 ///
 /// # Errors
 /// Widths that differ, a transcoder (its decoder writes where the probes do not read), fewer than
