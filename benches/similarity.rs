@@ -43,6 +43,7 @@ fn layer(n: usize, d: usize, seed: u64) -> Tensor<2> {
     "linear_cka[biased]",
     "linear_cka[unbiased]",
     "rsa[rdm=correlation,by=spearman]",
+    "svcca[variance=0.99]",
     "mutual_knn[k=10,by=cosine]",
     "mutual_knn[k=10,by=euclidean]",
 ])]

@@ -8,17 +8,18 @@ use burn::tensor::{DType, Tensor, TensorData};
 use inscape::Device;
 use inscape::similarity::{
     Comparator, Error, Estimator, Metric, Nearness, Prepared, Rdm, linear_cka, matrix, mutual_knn,
-    rsa,
+    rsa, svcca,
 };
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "linear_cka[unbiased]",
     "linear_cka[biased]",
     "rsa[rdm=correlation,by=spearman]",
+    "svcca[variance=0.99]",
     "mutual_knn[k=3,by=cosine]",
     "mutual_knn[k=3,by=inner]",
     "mutual_knn[k=3,by=euclidean]",
@@ -176,7 +177,8 @@ fn goldens_are_all_there() {
             .filter(|g| g.metric.starts_with(name))
             .count()
     };
-    assert_eq!([of("linear_cka"), of("rsa"), of("mutual_knn")], [14, 7, 21]);
+    let names = ["linear_cka", "rsa", "svcca", "mutual_knn"];
+    assert_eq!(names.map(of), [14, 7, 14, 21]);
 }
 
 #[test]
@@ -347,10 +349,71 @@ fn plain_knn(x: &Matrix, y: &Matrix, k: usize, by: Nearness) -> f64 {
     (0..x.n).map(common).sum::<usize>() as f64 / (x.n * k) as f64
 }
 
+/// Left singular vectors and singular values, by rotations that make columns orthogonal two by two
+/// (Hestenes 1958); falling.
+fn singular(x: &Matrix) -> Vec<(f64, Vec<f64>)> {
+    let mut columns: Vec<Vec<f64>> = (0..x.d)
+        .map(|j| (0..x.n).map(|i| x.at(i, j)).collect())
+        .collect();
+    for _ in 0..60 {
+        let mut turned = false;
+        for q in 1..x.d {
+            let (before, rest) = columns.split_at_mut(q);
+            for a in before {
+                let b = &mut rest[0];
+                let (aa, bb, ab) = (dot(a, a), dot(b, b), dot(a, b));
+                if ab * ab <= 1e-30 * aa * bb {
+                    continue;
+                }
+                turned = true;
+                let zeta = (bb - aa) / (2.0 * ab);
+                let t = zeta.signum() / (zeta.abs() + zeta.hypot(1.0));
+                let c = 1.0 / t.hypot(1.0);
+                for (a, b) in a.iter_mut().zip(b.iter_mut()) {
+                    (*a, *b) = (c * (*a - t * *b), c * (*b + t * *a));
+                }
+            }
+        }
+        if !turned {
+            break;
+        }
+    }
+    let unit = |c: Vec<f64>| {
+        let length = dot(&c, &c).sqrt();
+        (length, c.into_iter().map(|v| v / length).collect())
+    };
+    let mut found: Vec<(f64, Vec<f64>)> = columns.into_iter().map(unit).collect();
+    found.sort_by(|a, b| b.0.total_cmp(&a.0));
+    found
+}
+
+fn plain_svcca(x: &Matrix, y: &Matrix, variance: f64) -> f64 {
+    let kept = |m: &Matrix| {
+        let all = singular(&centred(m));
+        let total: f64 = all.iter().map(|(s, _)| s * s).sum();
+        let mut sum = 0.0;
+        let mut kept = Vec::new();
+        for (s, u) in all {
+            kept.push(u);
+            sum += s * s;
+            if sum >= variance * total {
+                break;
+            }
+        }
+        kept
+    };
+    let (a, b) = (kept(x), kept(y));
+    let product = Matrix::from_fn(a.len(), b.len(), |i, j| dot(&a[i], &b[j]));
+    let few = a.len().min(b.len());
+    let rho = singular(&product);
+    rho.iter().take(few).map(|(r, _)| r).sum::<f64>() / few as f64
+}
+
 fn plain(name: &str, x: &Matrix, y: &Matrix) -> f64 {
     match metric(name) {
         Metric::LinearCka(estimator) => plain_cka(x, y, estimator),
         Metric::Rsa { .. } => plain_rsa(x, y),
+        Metric::Svcca { variance } => plain_svcca(x, y, variance),
         Metric::MutualKnn { k, by } => plain_knn(x, y, k, by),
         other => panic!("no plain form of {other}"),
     }
@@ -491,6 +554,19 @@ fn an_offset_does_not_matter() {
 }
 
 #[test]
+fn svcca_ignores_rotation_scale_and_shift() {
+    let (x, y) = (Matrix::random(150, 20, 2), Matrix::random(150, 12, 3));
+    let moved = Matrix::from_fn(150, 20, |i, j| 7.0 * x.rotated(0.7).at(i, j) - j as f64);
+    let by = |x: &Matrix| svcca(&x.f64(), &y.f64(), 0.9).unwrap();
+    close(by(&moved), by(&x), 1e-11);
+    // Plain CCA ignores the scale of every column too.
+    let stretched = Matrix::from_fn(150, 20, |i, j| (1.0 + j as f64) * x.at(i, j));
+    let cca = |x: &Matrix| svcca(&x.f64(), &y.f64(), 1.0).unwrap();
+    close(cca(&stretched), cca(&x), 1e-11);
+    assert!((by(&stretched) - by(&x)).abs() > 1e-3);
+}
+
+#[test]
 fn rsa_ignores_shift_and_scale_of_a_row() {
     let (x, y) = (Matrix::random(60, 20, 2), Matrix::random(60, 12, 3));
     let moved = Matrix::from_fn(60, 20, |i, j| {
@@ -607,7 +683,7 @@ fn zero_over_zero_is_an_error() {
     let y = Matrix::random(10, 4, 1);
     let same = Matrix::from_fn(10, 4, |_, j| 0.1 + j as f64);
     for make in [Matrix::f32, Matrix::f64] {
-        for name in ["linear_cka[biased]", "linear_cka[unbiased]", "rsa"] {
+        for name in ["linear_cka[biased]", "linear_cka[unbiased]", "rsa", "svcca"] {
             let why = undefined(metric(name).compare(&make(&same), &make(&y)));
             assert!(why.contains("equal"), "{why}");
         }
@@ -647,6 +723,7 @@ fn too_few_rows_say_how_many() {
         ("linear_cka[biased]", 2),
         ("linear_cka", 4),
         ("rsa", 3),
+        ("svcca", 3),
         ("mutual_knn[k=5]", 7),
     ] {
         let below = Matrix::random(fewest - 1, 3, 1).f32();
@@ -696,6 +773,8 @@ fn names_turn_into_metrics_and_back() {
         ("linear_cka[debiased]", "linear_cka[unbiased]"),
         (" rsa ", "rsa[rdm=correlation,by=spearman]"),
         ("rsa[by=spearman]", "rsa[rdm=correlation,by=spearman]"),
+        ("svcca", "svcca[variance=0.99]"),
+        ("svcca[variance=1.0]", "svcca[variance=1]"),
         ("mutual_knn", "mutual_knn[k=10,by=cosine]"),
         ("mutual_knn[by=inner, k=4]", "mutual_knn[k=4,by=inner]"),
     ] {
@@ -710,6 +789,10 @@ fn names_turn_into_metrics_and_back() {
         "linear_cka]",
         "rsa[rdm=x]",
         "rsa[spearman]",
+        "svcca[0.9]",
+        "svcca[variance=0]",
+        "svcca[variance=1.01]",
+        "svcca[variance=NaN]",
         "mutual_knn[k=0]",
         "mutual_knn[k=-1]",
         "mutual_knn[k=1,k=2]",
@@ -723,6 +806,10 @@ fn names_turn_into_metrics_and_back() {
     let x = Matrix::random(10, 3, 1).f32();
     assert!(matches!(
         mutual_knn(&x, &x, 0, Nearness::Inner),
+        Err(Error::UnknownMetric { .. })
+    ));
+    assert!(matches!(
+        svcca(&x, &x, f64::NAN),
         Err(Error::UnknownMetric { .. })
     ));
 }

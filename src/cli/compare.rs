@@ -18,7 +18,7 @@ pub(super) struct Options {
     a: String,
     /// The other side; left out, A is compared with itself, hook by hook.
     b: Option<String>,
-    /// linear_cka, linear_cka[biased], rsa, mutual_knn, mutual_knn[k=5,by=inner], …
+    /// linear_cka, linear_cka[biased], rsa, svcca, mutual_knn, mutual_knn[k=5,by=inner], …
     #[arg(long, required = true, num_args = 1..)]
     metric: Vec<Metric>,
     /// Of a store directory, only the hooks that match.

@@ -79,6 +79,14 @@ impl Device {
         )
     }
 
+    /// The same device, recording what is computed on it for gradients.
+    pub fn autodiff(&self) -> Self {
+        Self {
+            tensor: self.tensor.clone().autodiff(),
+            ..self.clone()
+        }
+    }
+
     /// A device that a host application has set up with Burn, for example around its own
     /// `wgpu::Device` (`burn::tensor::Device::wgpu_options().setup(…).init()`).
     pub fn from_burn(tensor: burn::tensor::Device) -> Self {

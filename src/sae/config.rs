@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::format::WeightDtype;
+use super::{EndToEnd, Error};
 use crate::ops::Adam;
 
 /// What is trained. Its own file under `arch` has the loss.
@@ -12,7 +12,35 @@ pub enum Architecture {
     Standard(Standard),
     /// Gated.
     Gated(Gated),
-    /// The k largest latents of a row.
+    /// The k largest latents of a row (Gao et al. 2024).
+    ///
+    /// The k-sparse autoencoder of Makhzani & Frey (2013) is this without what came later:
+    ///
+    /// ```
+    /// use inscape::sae::{BiasStart, Conventions, InputScale, Reduction, TrainConfig};
+    ///
+    /// let k_sparse = TrainConfig {
+    ///     k_start: Some(100), // all latents, falling to k over half the run
+    ///     k_anneal: 0.5,
+    ///     aux_alpha: 0.0,
+    ///     conventions: Conventions {
+    ///         subtract_b_dec: false,
+    ///         unit_decoder: false,
+    ///         decoder_norm: 0.1,
+    ///         reduction: Reduction::Rows,
+    ///         input_scale: InputScale::None,
+    ///         b_dec: BiasStart::Zero,
+    ///         ..Conventions::default()
+    ///     },
+    ///     ..TrainConfig::new(64, 100, 10, 100_000)
+    /// };
+    /// k_sparse.check()?;
+    /// assert_eq!((k_sparse.k_at(1), k_sparse.k_at(k_sparse.steps())), (96, 10));
+    /// # Ok::<(), inscape::sae::Error>(())
+    /// ```
+    ///
+    /// The paper ties the decoder to the encoder, which here only start as one, and keeps activations
+    /// below 0 where fewer than k are above.
     #[serde(rename = "topk")]
     TopK {
         /// Latents kept a row.
@@ -313,6 +341,10 @@ pub struct TrainConfig {
     /// A cross-layer transcoder: `sites` is its number of layers, `d_sae` the latents of each.
     #[serde(default)]
     pub cross_layer: bool,
+    /// Train on what the model predicts with the reconstruction, not on the squared error: needs a
+    /// model that runs while training.
+    #[serde(default)]
+    pub end_to_end: Option<EndToEnd>,
     /// What the public tools do differently.
     pub conventions: Conventions,
 }
@@ -347,6 +379,7 @@ impl TrainConfig {
             skip: false,
             sites: 1,
             cross_layer: false,
+            end_to_end: None,
             conventions: Conventions::default(),
         }
     }
@@ -395,6 +428,8 @@ impl TrainConfig {
         let weights = [
             ("aux_alpha", self.aux_alpha),
             ("multi_topk", self.conventions.multi_topk),
+            ("mse", self.end_to_end.map_or(0.0, |e| e.mse)),
+            ("downstream", self.end_to_end.map_or(0.0, |e| e.downstream)),
         ];
         for (name, x) in weights {
             if !(x >= 0.0 && x.is_finite()) {

@@ -5,8 +5,9 @@
 use burn::tensor::{Device, Tensor};
 
 use super::config::Architecture;
+use super::end_to_end::EndToEndPass;
 use super::loss::{
-    Found, Judged, Losses, Pass, gradients, squared, squared_deviation, squares_scale, total,
+    Found, Judge, Judged, Losses, Pass, gradients, squared, squared_deviation, squares_scale, total,
 };
 use super::{Error, Gradients, Sae, StepStats, TrainConfig, Trainer, init};
 use crate::ops::clip_scale;
@@ -210,10 +211,47 @@ impl CrossLayerTrainer {
     /// # Panics
     /// If the widths do not fit.
     pub async fn step(&mut self, x: Tensor<2>, y: Tensor<2>) -> Result<(), Error> {
+        self.step_judged(x, y, None).await
+    }
+
+    /// One step on what the model makes of all that is written, in the place of the squared error
+    /// ([`EndToEnd`](super::EndToEnd)).
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// If the widths do not fit, or the same is to be written as was read.
+    pub async fn step_end_to_end(&mut self, pass: &EndToEndPass<'_>) -> Result<(), Error> {
+        let scales = self.output_scales();
+        let judge = |made: Tensor<2>| {
+            let (loss, signal) = pass.judge(made / scales.clone().unsqueeze());
+            (loss, signal / scales.clone().unsqueeze())
+        };
+        let y = pass.y().expect("a transcoder writes something else");
+        self.step_judged(pass.x().clone(), y.clone(), Some(&judge))
+            .await
+    }
+
+    /// What each column of what is written is multiplied by while training.
+    fn output_scales(&self) -> Tensor<1> {
+        let last = &self.layers[self.layers.len() - 1].sae;
+        let layers = self.layers.iter();
+        let columns = layers.flat_map(|t| std::iter::repeat_n(t.scale[1] as f32, last.d_out()));
+        let columns: Vec<f32> = columns.collect();
+        Tensor::from_data(&columns[..], &last.b_enc.device())
+    }
+
+    async fn step_judged(
+        &mut self,
+        x: Tensor<2>,
+        y: Tensor<2>,
+        judge: Option<&Judge<'_>>,
+    ) -> Result<(), Error> {
         let batch = x.dims()[0];
         let (x, y) = (self.blocks(&x, 0), self.blocks(&y, 1));
         self.layers.iter_mut().for_each(|t| t.step += 1);
-        let steps = self.backward(x, y).await?;
+        let steps = self.backward(x, y, judge).await?;
         let squares = self.layers.iter().zip(&steps);
         let squares = squares.flat_map(|(t, (g, _))| t.squares(g)).collect();
         let clip = clip_scale(squares, self.config.clip);
@@ -241,6 +279,7 @@ impl CrossLayerTrainer {
         &self,
         x: Vec<Tensor<2>>,
         y: Vec<Tensor<2>>,
+        judge: Option<&Judge<'_>>,
     ) -> Result<Vec<(Gradients, Losses)>, Error> {
         let [n, d_out] = y[0].dims();
         let nows: Vec<_> = self.layers.iter().map(Trainer::now).collect();
@@ -252,6 +291,7 @@ impl CrossLayerTrainer {
             .map(|((t, x), now)| Pass::of_layer(&t.sae, x, now, &t.config, &variance, &scale))
             .collect();
 
+        let wanted = judge.map(|_| Tensor::cat(y.clone(), 1));
         let (mut found, mut errors) = (Vec::new(), y);
         for (l, pass) in passes.iter().enumerate() {
             let latents: Found = pass.encode().await?;
@@ -266,15 +306,18 @@ impl CrossLayerTrainer {
         }
         let squares = sum(errors.iter().map(|e| total(e.clone().square())));
         let fvu = squares / variance.clone();
-        let judged: Vec<_> = errors.iter().map(|e| squared(e, &scale)).collect();
-        let mut loss = sum(judged.iter().map(|j| j.0.clone()));
+        let all = Tensor::cat(errors, 1);
+        let (mut loss, signal) = match (judge, wanted) {
+            (Some(judge), Some(wanted)) => judge(wanted - all.clone()),
+            _ => squared(&all, &scale),
+        };
         let mut steps = Vec::new();
         for (l, (pass, found)) in passes.iter_mut().zip(found).enumerate() {
-            let signals = judged[l..].iter().map(|j| j.1.clone()).collect();
+            let own = |x: &Tensor<2>| x.clone().narrow(1, l * d_out, x.dims()[1] - l * d_out);
             let judged = Judged {
-                error: Tensor::cat(errors[l..].to_vec(), 1),
+                error: own(&all),
                 loss: loss.clone(),
-                signal: Tensor::cat(signals, 1),
+                signal: own(&signal),
             };
             loss = loss.zeros_like(); // counted once
             pass.wanted = judged.error.clone()
@@ -362,3 +405,6 @@ fn check(config: &TrainConfig, widths: [usize; 2]) -> Result<(), Error> {
 fn bad<T>(text: String) -> Result<T, Error> {
     Err(Error::Config(text))
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,7 +32,7 @@ impl Needs {
         for job in jobs {
             let weights = 4 * job.config.d_sae as u64 * row_lengths(job);
             let state = weights * if job.config.ema.is_some() { 4 } else { 3 };
-            needs.device += state + step(job);
+            needs.device += state + step(job) + predictions(job);
             needs.disk += 2 * state + weights * job.config.dtype.bytes() as u64 / 4;
             largest = largest.max(state);
             for source in job.reads() {
@@ -82,6 +82,16 @@ impl Needs {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+/// What a model's predictions and their gradients hold, where it is trained end to end.
+fn predictions(job: &Job) -> u64 {
+    let (live, end_to_end) = (job.source.model(), job.config.end_to_end.is_some());
+    let vocab = live.map_or(0, |live| live.network().model.vocab_size());
+    match end_to_end {
+        true => 4 * 6 * (job.config.batch * vocab) as u64,
+        false => 0,
     }
 }
 

@@ -13,10 +13,12 @@ use std::time::Instant;
 
 use burn::tensor::Tensor;
 
+mod contexts;
 mod directory;
 mod evaluate;
 mod trained;
 
+use contexts::Contexts;
 pub use directory::{LOG, LogLine, RunInfo, read_log, run_info};
 use directory::{append, describe, open, open_log, remove_checkpoint};
 pub use evaluate::{evaluate, evaluate_cross_layer, evaluate_normalised, evaluate_pair};
@@ -139,21 +141,30 @@ pub fn train_all(
         let info = describe(job, order, first_row, options, device);
         done[number] = open(&info, &job.out, options.resume, device)?;
         if done[number].is_none() {
-            running.push(Running::start(number, job, info, &mut samples, device)?);
+            let contexts = job.config.end_to_end.map(|e| Contexts::new(job, e, order));
+            let contexts = contexts.transpose()?;
+            let run = Running::start(number, job, info, &mut samples, device)?;
+            running.push(Running { contexts, ..run });
         }
     }
     drop(samples);
     let steps = jobs[0].config.steps();
     let first = running.iter().map(|r| r.trainer.steps_done()).min();
     let first = first.unwrap_or(steps);
-    let mut feeds = Feeds::new(&left, order, options, first)?;
+    let fed: Vec<&Job> = (left.into_iter().filter(|j| j.config.end_to_end.is_none())).collect();
+    let mut feeds = Feeds::new(&fed, order, options, first)?;
     for step in first + 1..=steps {
         let batches = feeds.next(device)?;
         for run in running.iter_mut().filter(|r| r.trainer.steps_done() < step) {
             let job = &jobs[run.number];
-            let x = feeds.of(&batches, &job.source);
-            let y = job.target.as_ref().map(|target| feeds.of(&batches, target));
-            block_on(run.trainer.step_to(x, y))?;
+            if let Some(contexts) = &mut run.contexts {
+                let tokens = contexts.tokens(step);
+                block_on(run.trainer.step_end_to_end(&contexts.pass(&tokens)?))?;
+            } else {
+                let x = feeds.of(&batches, &job.source);
+                let y = job.target.as_ref().map(|target| feeds.of(&batches, target));
+                block_on(run.trainer.step_to(x, y))?;
+            }
             run.record(options, &job.out, &mut seen)?;
         }
     }
@@ -239,6 +250,8 @@ impl Feeds {
 struct Running {
     number: usize,
     trainer: AnyTrainer,
+    /// What it runs the model on, where it is trained end to end.
+    contexts: Option<Contexts>,
     info: RunInfo,
     log: fs::File,
     begun: Instant,
@@ -262,6 +275,7 @@ impl Running {
         Ok(Self {
             number,
             trainer,
+            contexts: None,
             info,
             log,
             begun,

@@ -2,7 +2,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::config::Architecture;
-use super::loss::{Gradients, Losses, Now, backward};
+use super::end_to_end::EndToEndPass;
+use super::loss::{Gradients, Judge, Losses, Now, backward_of};
 use super::{Activation, Error, Sae, TrainConfig, init, resample};
 use crate::device;
 use crate::ops::{AdamRows, Moments, adam_rows, clip_scale, grad_squares, take};
@@ -176,7 +177,7 @@ impl Trainer {
     ///
     /// Cost, TopK: one dense product (and one over the dead latents), sparse products over the active
     /// latents, and two passes over the weights, one of them over the moments too. Holds what
-    /// [`backward`] holds; weights and moments change in place.
+    /// [`backward`](super::backward) holds; weights and moments change in place.
     ///
     /// # Errors
     /// The device failed.
@@ -195,6 +196,34 @@ impl Trainer {
     /// # Panics
     /// If `x` does not have `d_in` or `y` not `d_out` columns.
     pub async fn step_to(&mut self, x: Tensor<2>, y: Option<Tensor<2>>) -> Result<(), Error> {
+        self.step_judged(x, y, None).await
+    }
+
+    /// One step on what the model makes of the reconstruction, in the place of the squared error
+    /// ([`EndToEnd`](super::EndToEnd)). As [`step`](Self::step), and a pass through the model and back
+    /// for every reconstruction the architecture's loss has.
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// If what was read or written there does not fit.
+    pub async fn step_end_to_end(&mut self, pass: &EndToEndPass<'_>) -> Result<(), Error> {
+        let scale = self.scale[1];
+        let judge = |made: Tensor<2>| {
+            let (loss, signal) = pass.judge(made / scale);
+            (loss, signal / scale)
+        };
+        let (x, y) = (pass.x().clone(), pass.y().cloned());
+        self.step_judged(x, y, Some(&judge)).await
+    }
+
+    async fn step_judged(
+        &mut self,
+        x: Tensor<2>,
+        y: Option<Tensor<2>>,
+        judge: Option<&Judge<'_>>,
+    ) -> Result<(), Error> {
         let ([batch, d_in], d_out) = (x.dims(), y.as_ref().map_or(x.dims()[1], |y| y.dims()[1]));
         assert!(
             d_in == self.sae.d_in() && d_out == self.sae.d_out(),
@@ -206,7 +235,7 @@ impl Trainer {
         let (x, y) = (x * self.scale[0], y.map(|y| y * self.scale[1]));
         let again = self.resamples().then(|| (x.clone(), y.clone()));
         let (now, config) = (self.now(), &self.config);
-        let (grads, losses) = backward(&self.sae, x, y, &now, config).await?;
+        let (grads, losses) = backward_of(&self.sae, x, y, &now, config, judge).await?;
         let clip = clip_scale(self.squares(&grads), self.config.clip);
         self.learn(grads, &losses, batch, clip).await?;
         if let Some((x, y)) = again {

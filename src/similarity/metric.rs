@@ -15,6 +15,7 @@ use crate::device::block_on;
 /// |---|---|
 /// | `linear_cka[unbiased]`, `linear_cka[biased]` | `linear_cka` is `linear_cka[unbiased]` |
 /// | `rsa[rdm=correlation,by=spearman]` | `rsa` |
+/// | `svcca[variance=0.99]` | `svcca` |
 /// | `mutual_knn[k=10,by=cosine]`, also `by=inner`, `by=euclidean` | `mutual_knn` |
 ///
 /// `debiased` is taken for `unbiased`; options may be left out and stand in any order.
@@ -27,7 +28,7 @@ use crate::device::block_on;
 /// assert_eq!(metric.to_string(), "mutual_knn[k=5,by=cosine]");
 /// assert!("cka".parse::<Metric>().unwrap_err().to_string().contains("linear_cka[unbiased]"));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Metric {
     /// [`linear_cka`](super::linear_cka).
@@ -38,6 +39,11 @@ pub enum Metric {
         rdm: Rdm,
         /// How the dissimilarities are compared.
         by: Comparator,
+    },
+    /// [`svcca`](super::svcca()).
+    Svcca {
+        /// Share of the variance that is kept of each side, above 0 and at most 1.
+        variance: f64,
     },
     /// [`mutual_knn`](super::mutual_knn).
     MutualKnn {
@@ -51,7 +57,7 @@ pub enum Metric {
 impl Metric {
     /// Every name with its options, as the error for an unknown name lists them.
     pub const NAMES: &str = "linear_cka[unbiased], linear_cka[biased], \
-         rsa[rdm=correlation,by=spearman], mutual_knn[k=10,by=cosine|inner|euclidean]";
+         rsa[rdm=correlation,by=spearman], svcca[variance=0.99], mutual_knn[k=10,by=cosine|inner|euclidean]";
 
     /// Compares two representations of the same rows, `[n, dx]` and `[n, dy]`.
     ///
@@ -76,7 +82,7 @@ impl Metric {
         match self {
             Self::LinearCka(Estimator::Biased) => 2,
             Self::LinearCka(Estimator::Unbiased) => 4,
-            Self::Rsa { .. } => 3,
+            Self::Rsa { .. } | Self::Svcca { .. } => 3,
             Self::MutualKnn { k, .. } => k.saturating_add(2),
         }
     }
@@ -86,7 +92,7 @@ impl Metric {
         match self {
             Self::Rsa { .. } => Some(super::rsa::MOST_ROWS),
             Self::MutualKnn { .. } => Some(u32::MAX as usize),
-            Self::LinearCka(_) => None,
+            Self::LinearCka(_) | Self::Svcca { .. } => None,
         }
     }
 }
@@ -100,6 +106,7 @@ impl fmt::Display for Metric {
                 rdm: Rdm::Correlation,
                 by: Comparator::Spearman,
             } => f.write_str("rsa[rdm=correlation,by=spearman]"),
+            Self::Svcca { variance } => write!(f, "svcca[variance={variance}]"),
             Self::MutualKnn { k, by } => {
                 let by = match by {
                     Nearness::Cosine => "cosine",
@@ -138,6 +145,11 @@ fn parse(text: &str) -> Option<Metric> {
             rdm: options.choose("rdm", &[("correlation", Rdm::Correlation)])?,
             by: options.choose("by", &[("spearman", Comparator::Spearman)])?,
         },
+        "svcca" => Metric::Svcca {
+            variance: options
+                .value("variance")
+                .map_or(Some(0.99), |v| v.parse().ok().filter(is_share))?,
+        },
         "mutual_knn" => Metric::MutualKnn {
             k: options
                 .value("k")
@@ -154,6 +166,11 @@ fn parse(text: &str) -> Option<Metric> {
         _ => return None,
     };
     options.0.is_empty().then_some(metric)
+}
+
+/// Above 0 and at most 1.
+pub(super) fn is_share(value: &f64) -> bool {
+    *value > 0.0 && *value <= 1.0
 }
 
 /// The options of a name, taken out one by one; what is left over was not known.

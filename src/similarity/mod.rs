@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`linear_cka`] | directions of large variance | rotation, one scale, shift |
 //! | [`rsa`] | the order of all pairwise dissimilarities | shift and scale of each row |
+//! | [`svcca`](svcca()) | the subspaces of most variance | rotation, one scale, shift |
 //! | [`mutual_knn`] | who is nearest to whom | everything far away; rotation, scale |
 //!
 //! [`Metric`] names them in text, [`matrix`] compares many layers, [`Prepared`] keeps what one
@@ -16,7 +17,7 @@
 //! Products run on the tensor's device in its precision: f64 tensors in f64, all others in f32. Rows
 //! are read back once per representation to check them and to take means and lengths in f64; sums
 //! over products, pairs and ranks are f64 on the host, in fixed chunks, so that the result does not
-//! depend on the number of threads. Features are centred before any product. Representations whose
+//! depend on the number of threads. SVCCA is all f64 on the host. Features are centred before any product. Representations whose
 //! largest value lies outside 1e-10 to 1e10 are scaled by a power of two, which no metric here sees.
 //!
 //! # What is an error
@@ -32,6 +33,7 @@ mod neighbours;
 mod prepared;
 mod rank;
 mod rsa;
+mod svcca;
 mod tiles;
 
 pub use cka::{Estimator, linear_cka, linear_cka_async};
@@ -39,6 +41,7 @@ pub use metric::Metric;
 pub use neighbours::{Nearness, mutual_knn, mutual_knn_async};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use rsa::{Comparator, Rdm, rsa, rsa_async};
+pub use svcca::{svcca, svcca_async};
 
 use crate::device;
 

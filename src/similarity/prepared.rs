@@ -3,8 +3,10 @@
 use burn::tensor::Tensor;
 
 use super::cka::Features;
+use super::metric::is_share;
 use super::neighbours::Lists;
 use super::rsa::Ranks;
+use super::svcca::Directions;
 use super::{Error, Metric};
 use crate::device::block_on;
 
@@ -12,7 +14,8 @@ use crate::device::block_on;
 /// centring, self-similarity, ranks or neighbour lists once.
 ///
 /// Holds, for `[n, d]`: linear CKA a centred copy (and half an `n × n` matrix if `n < d`); RSA 4
-/// bytes for each of the `n (n - 1) / 2` pairs; mutual kNN `4 n k` bytes.
+/// bytes for each of the `n (n - 1) / 2` pairs; SVCCA `8 n` bytes a direction kept; mutual kNN
+/// `4 n k` bytes.
 ///
 /// ```
 /// use inscape::{Device, similarity::{Metric, Prepared}};
@@ -38,6 +41,7 @@ pub struct Prepared {
 enum Kept {
     Features(Box<Features>),
     Ranks(Ranks),
+    Directions(Directions),
     Lists(Lists),
 }
 
@@ -63,6 +67,7 @@ impl Prepared {
                 Kept::Features(Box::new(Features::prepare(x, estimator).await?))
             }
             Metric::Rsa { rdm, by } => Kept::Ranks(Ranks::prepare(x, rdm, by).await?),
+            Metric::Svcca { variance } => Kept::Directions(Directions::prepare(x, variance).await?),
             Metric::MutualKnn { k, by } => Kept::Lists(Lists::prepare(x, k, by).await?),
         };
         Ok(Self {
@@ -103,6 +108,7 @@ impl Prepared {
                 a.compare(b, estimator).await
             }
             (_, Kept::Ranks(a), Kept::Ranks(b)) => Ok(a.compare(b)),
+            (_, Kept::Directions(a), Kept::Directions(b)) => a.compare(b),
             (_, Kept::Lists(a), Kept::Lists(b)) => Ok(a.compare(b)),
             _ => unreachable!("the kind kept follows from the metric"),
         }
@@ -128,7 +134,12 @@ fn check_pair(left: [usize; 2], right: [usize; 2]) -> Result<(), Error> {
 
 fn check_shape([rows, columns]: [usize; 2], metric: Metric) -> Result<(), Error> {
     let needed = metric.fewest_rows();
-    if let Metric::MutualKnn { k: 0, .. } = metric {
+    let known = match metric {
+        Metric::MutualKnn { k, .. } => k > 0,
+        Metric::Svcca { variance } => is_share(&variance),
+        _ => true,
+    };
+    if !known {
         return Err(Error::UnknownMetric {
             given: metric.to_string(),
         });

@@ -5,10 +5,10 @@ use super::*;
 #[test]
 fn a_store_with_itself_has_ones_on_the_diagonal() {
     let bench = Bench::with_store();
-    let metrics = "linear_cka linear_cka[biased] rsa mutual_knn[k=5]";
+    let metrics = "linear_cka linear_cka[biased] rsa svcca[variance=0.9] mutual_knn[k=5]";
     let json = bench.json(&format!("compare acts --metric {metrics} --max-rows 200"));
     let json = json.as_array().unwrap();
-    assert_eq!(json.len(), 4);
+    assert_eq!(json.len(), 5);
     for found in json {
         assert_eq!(
             (&found["rows"], &found["of_rows"]),
@@ -141,6 +141,7 @@ fn what_cannot_be_compared_is_named() {
     for metric in [
         "cka",
         "linear_cka[cubed]",
+        "svcca[variance=2]",
         "mutual_knn[k=0]",
         "rsa[by=pearson]",
         "linear_cka[",
@@ -160,7 +161,7 @@ fn what_cannot_be_compared_is_named() {
         "compare text.safetensors --metric rsa",
         &["text.safetensors"],
     );
-    for metric in ["linear_cka", "rsa", "mutual_knn"] {
+    for metric in ["linear_cka", "rsa", "svcca", "mutual_knn"] {
         let line = format!("compare one.safetensors --metric {metric}");
         bench.fails(&line, &[metric, "rows"]);
         let line = format!("compare x.safetensors --metric {metric} --max-rows 1");

@@ -327,7 +327,7 @@ fn several_are_trained_in_one_pass_each_in_its_directory() {
     let more = format!("--hook {HOOK} --arch topk jump-relu gated --seed 1 2");
     let json = bench.json(&line("acts", "many", &more));
     assert_eq!(json.as_array().unwrap().len(), 6, "{json}");
-    for name in ["topk-k4-w64-s1", "jump-relu-k4-w64-s2", "gated-k4-w64-s1"] {
+    for name in ["topk-k4-w64-s1", "jump-relu-k4-w64-s2", "gated-w64-s1"] {
         let json = bench.json(&format!("sae eval many/{name} acts"));
         assert!(
             json["reconstruction"]["l0"].as_f64().unwrap() > 0.0,
@@ -345,4 +345,87 @@ fn several_are_trained_in_one_pass_each_in_its_directory() {
         &line("acts", "other", "--preset unknown"),
         &["unknown", "saelens"],
     );
+}
+
+/// A run on the model itself: 64 steps on 1,500 tokens in contexts of 32.
+fn live(out: &str, more: &str) -> String {
+    let text = sample();
+    let more = format!("--text {text} --context 32 --max-tokens 1500 {more}");
+    line("tiny-lm-1", out, &more)
+}
+
+#[test]
+fn a_model_is_trained_on_without_a_store() {
+    let bench = Bench::with_store();
+    let to = "blocks.3.hook_resid_post";
+    let json = bench.json(&live("one", &format!("--hook {HOOK} --rows ..90%")));
+    assert_eq!(json["step"], 64, "{json}");
+    bench.ok(&live("again", &format!("--hook {HOOK} --rows ..90%")));
+    assert_same_files(&bench.path("one"), &bench.path("again"), &["log.jsonl"]);
+    // What was trained on the model is as good on what was stored of it, and the other way round.
+    bench.ok(&line(
+        "acts",
+        "stored",
+        &format!("--hook {HOOK} --rows ..90%"),
+    ));
+    let fvu = |line: &str| {
+        let json = bench.json(line);
+        json["reconstruction"]["fvu"].as_f64().unwrap()
+    };
+    let text = sample();
+    let on = format!("tiny-lm-1 --text {text} --context 32 --text-tokens 1500");
+    for sae in ["one", "stored"] {
+        // The store has the rows of one short context more.
+        let [a, b] = [
+            fvu(&format!("sae eval {sae} acts --rows ..1472")),
+            fvu(&format!("sae eval {sae} {on}")),
+        ];
+        assert!((a - b).abs() < 1e-4, "{sae}: {a} stored, {b} live");
+    }
+    let more = format!("--hook {HOOK} {to} --target-hook {to} --arch batch-topk");
+    bench.ok(&live("many", &more));
+    let coder = format!("many/{HOOK}/batch-topk-k4-w64-s0");
+    assert!(fvu(&format!("sae eval {coder} {on}")) < 0.9);
+    let json = bench.json(&format!("sae eval {coder} {on} --model tiny-lm-1"));
+    assert!(json["spliced"]["ce_recovered"].is_number(), "{json}");
+    bench.ok("report one --out report.html");
+    let other = format!("--hook {HOOK} --rows ..90% --resume");
+    let text = fs::read_to_string(sample()).unwrap();
+    bench.write("text.txt", text.replacen("whale", "shark", 1));
+    let line = live("one", &other).replace(&sample(), "text.txt");
+    bench.fails(&line, &["one: holds another run", "live."]);
+    bench.usage(&live("x", ""), &["--hook"]);
+    bench.fails(&live("x", "--hook blocks.9.hook_resid_post"), &["blocks.9"]);
+    bench.usage(&line_without_text("x"), &["--text"]);
+}
+
+fn line_without_text(out: &str) -> String {
+    line("acts", out, &format!("--hook {HOOK} --context 32"))
+}
+
+#[test]
+fn saved_weights_may_be_half_as_large() {
+    let bench = Bench::with_store();
+    for dtype in ["f32", "f16", "bf16"] {
+        bench.ok(&line(
+            "acts",
+            dtype,
+            &format!("--hook {HOOK} --dtype {dtype}"),
+        ));
+    }
+    let size = |dir: &str| {
+        let file = bench.path(dir).join("sae_weights.safetensors");
+        fs::metadata(file).unwrap().len() as f64
+    };
+    let config = fs::read_to_string(bench.path("bf16/cfg.json")).unwrap();
+    assert!(config.contains("\"dtype\": \"bfloat16\""), "{config}");
+    for dtype in ["f16", "bf16"] {
+        let share = size(dtype) / size("f32");
+        assert!((share - 0.5).abs() < 0.02, "{share}");
+        bench.ok(&format!("sae eval {dtype} acts"));
+        bench.ok(&format!("sae convert {dtype} there-{dtype} --to sparsify"));
+        let json = bench.json(&format!("sae show there-{dtype}"));
+        assert_eq!(json["activation"], "topk", "{json}");
+    }
+    bench.usage(&line("acts", "x", "--dtype f8"), &["f8", "bf16"]);
 }

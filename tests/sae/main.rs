@@ -1,16 +1,23 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
 mod architectures;
+mod codes;
+mod cross_layer;
 mod damaged;
 mod dense;
+#[path = "../shared/digits.rs"]
+mod digits;
 #[path = "../shared/draws.rs"]
 mod draws;
+mod dtype;
+mod end_to_end;
 mod eval;
 mod features;
 mod foreign;
 mod format;
 mod gradients;
 mod hostile;
+mod live;
 mod matching;
 mod papers;
 mod pickles;
@@ -64,6 +71,13 @@ pub fn read32<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 
 pub fn bits<const D: usize>(x: Tensor<D>) -> Vec<u32> {
     read32(x).into_iter().map(f32::to_bits).collect()
+}
+
+/// Another order (Fisher & Yates).
+pub fn shuffle<T>(values: &mut [T], draws: &mut Draws) {
+    for i in (1..values.len()).rev() {
+        values.swap(i, draws.below(i + 1));
+    }
 }
 
 /// Rows made of a few of a dictionary's unit rows.

@@ -57,6 +57,7 @@ pub(super) use manifest::MANIFEST;
 pub use manifest::{Manifest, ShardEntry, Totals};
 pub use reader::Store;
 pub use settings::{Dtype, HookSpec, ModelId, Positions, Settings};
+pub(crate) use shuffle::permutation;
 pub use shuffle::{BUFFER_ROWS, ShuffledBatches};
 pub use source::Source;
 pub use writer::{RowBlock, RowMeta, Writer};

@@ -207,7 +207,7 @@ impl ShuffledBatches {
 
 /// A permutation of `0..n` (Fisher and Yates, as Durstenfeld gives it, 1964), drawn from a generator
 /// of its own for each seed, epoch and use.
-fn permutation(n: usize, seed: u64, epoch: u64, usage: u64) -> Vec<usize> {
+pub(crate) fn permutation(n: usize, seed: u64, epoch: u64, usage: u64) -> Vec<usize> {
     let mut key = [0; 32];
     for (bytes, value) in key.chunks_exact_mut(8).zip([seed, epoch, usage]) {
         bytes.copy_from_slice(&value.to_le_bytes());

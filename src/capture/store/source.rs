@@ -206,6 +206,11 @@ impl Source {
         &self.name
     }
 
+    /// The first of its rows, in the numbering of what it reads from.
+    pub(crate) fn first_row(&self) -> usize {
+        self.range.start
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.range.len()

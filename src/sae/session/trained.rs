@@ -9,7 +9,9 @@ use crate::Device;
 use crate::device::block_on;
 use crate::sae::checkpoint::checkpoint;
 use crate::sae::format::{self, WeightDtype};
-use crate::sae::{CrossLayer, CrossLayerTrainer, Error, Sae, StepStats, TrainConfig, Trainer};
+use crate::sae::{
+    CrossLayer, CrossLayerTrainer, EndToEndPass, Error, Sae, StepStats, TrainConfig, Trainer,
+};
 
 /// What a session trained.
 #[derive(Clone, Debug)]
@@ -99,6 +101,13 @@ impl AnyTrainer {
                 let y = y.expect("a session checks that there is a target");
                 trainer.step(x, y).await
             }
+        }
+    }
+
+    pub(super) async fn step_end_to_end(&mut self, pass: &EndToEndPass<'_>) -> Result<(), Error> {
+        match self {
+            Self::One(trainer) => trainer.step_end_to_end(pass).await,
+            Self::CrossLayer(trainer) => trainer.step_end_to_end(pass).await,
         }
     }
 

@@ -15,6 +15,9 @@ CASES = ("main", "rot", "indep", "rank", "wide", "const", "dup")
 WANTED = {
     "cka_linear": lambda p: {"biased": "linear_cka[biased]", "debiased": "linear_cka[unbiased]"}[p["estimator"]],
     "rsa": lambda p: "rsa[rdm=correlation,by=spearman]" if (p["rdm"], p["compare"]) == ("correlation", "spearman") else None,
+    "svcca": lambda p: f"svcca[variance={p['variance']}]" if p["mean"] == "plain" else None,
+    # With all of the variance kept, SVCCA is the mean of the canonical correlations.
+    "cca_mean": lambda p: "svcca[variance=1]" if p["over"] == "min(rank)" else None,
     "mutual_knn": lambda p: f"mutual_knn[k={p['k']},by={p['metric'].removesuffix('_product')}]",
 }
 
