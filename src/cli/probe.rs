@@ -84,7 +84,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// The concepts asked for, or those with enough rows of both classes everywhere.
-fn label(
+pub(super) fn label(
     source: &Source,
     asked: &[Concept],
     sides: &[&Range<usize>],

@@ -28,6 +28,8 @@ pub(super) enum Sub {
     Show(sae_files::Show),
     /// Probe an autoencoder's latents for concepts that the text's own tokens label.
     Probe(super::probe::Options),
+    /// Ablate the latents of concepts that the text's own tokens label: SCR and TPP.
+    Scr(super::removal::Options),
     /// Write features for the dashboards of Neuronpedia, with the places where they fire most.
     Neuronpedia(super::features::Options),
     /// Say which features of two autoencoders are the same.
@@ -75,6 +77,7 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
         Sub::Convert(options) => sae_files::convert(options),
         Sub::Show(options) => sae_files::show(options),
         Sub::Probe(options) => super::probe::run(options),
+        Sub::Scr(options) => super::removal::run(options),
         Sub::Neuronpedia(options) => super::features::run(options),
         Sub::Match(options) => super::matching::run(options),
         Sub::Selftest(options) => selftest::run(options),

@@ -22,6 +22,7 @@ mod matching;
 mod papers;
 mod pickles;
 mod probing;
+mod removal;
 mod resume;
 mod round_trip;
 mod settings;
