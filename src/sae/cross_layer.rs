@@ -345,11 +345,11 @@ fn sum(all: impl Iterator<Item = Tensor<1>>) -> Tensor<1> {
 /// The gradient of a bias that is held at 0 but for its own layer.
 fn of_own_layer(grad: Tensor<1>, d_out: usize) -> Tensor<1> {
     let width = grad.dims()[0];
-    let rest = grad.clone().narrow(0, d_out, width - d_out).zeros_like();
-    match width > d_out {
-        true => Tensor::cat(vec![grad.narrow(0, 0, d_out), rest], 0),
-        false => grad,
+    if width == d_out {
+        return grad;
     }
+    let rest = grad.clone().narrow(0, d_out, width - d_out).zeros_like();
+    Tensor::cat(vec![grad.narrow(0, 0, d_out), rest], 0)
 }
 
 /// The settings of a layer: it writes to those that are left, and has draws of its own.
