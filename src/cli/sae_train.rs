@@ -362,7 +362,7 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
         if preset == Preset::AnthropicJumpRelu && choice.arch != Arch::JumpRelu {
             return Err("--preset anthropic-jumprelu is for --arch jump-relu".into());
         }
-        preset.apply(&mut config, source.width());
+        preset.apply(&mut config, source.width() / sites);
     }
     if let (true, Some(live)) = (options.end_to_end, source.model()) {
         let (mse, downstream) = (options.mse, options.downstream);

@@ -174,7 +174,7 @@ fn refusal(format: Format, sae: &Sae) -> Option<&'static str> {
         (Format::SaeLens, _) => None,
         (Format::Sparsify, Activation::TopK { .. }) => other_width.then_some("width 6"),
         (Format::Sparsify, other) => Some(other.name()),
-        (Format::LlamaScope | Format::LanguageModelSaes, _) if transcoder => Some("skip"),
+        (Format::LlamaScope | Format::LanguageModelSaes, _) if transcoder => Some("a transcoder"),
         (Format::CircuitTracer, _) if other_width => Some("width 6"),
         (_, Activation::Gated { .. }) => Some("gated"),
         (Format::GemmaScope2, Activation::TopK { .. }) => Some("topk"),
