@@ -1,8 +1,10 @@
+use std::sync::OnceLock;
+
 use burn::tensor::{Int, Tensor};
 
 use super::arch;
 use super::config::{Architecture, Reduction};
-use super::places::Places;
+use super::places::{Listed, Places};
 use super::{Sae, TrainConfig};
 use crate::device::Error;
 use crate::ops::{self, LatentSums};
@@ -70,6 +72,8 @@ pub(super) struct Pass<'a> {
     pub(super) judge: Option<&'a Judge<'a>>,
     /// What is added to what the latents decode to, `[n, d_out]`; only where there is a judge.
     added: Option<Tensor<2>>,
+    /// The lengths of the decoder rows, from when they are first asked for.
+    lengths: OnceLock<Tensor<2>>,
 }
 
 /// The loss `[1]` of a reconstruction `ŷ` `[n, d_out]`, and its gradient by `ŷ`.
@@ -241,6 +245,7 @@ impl<'a> Pass<'a> {
             scale,
             judge,
             added,
+            lengths: OnceLock::new(),
         }
     }
 
@@ -264,6 +269,7 @@ impl<'a> Pass<'a> {
             scale: scale.clone(),
             judge: None,
             added: None,
+            lengths: OnceLock::new(),
         }
     }
 
@@ -351,13 +357,13 @@ impl<'a> Pass<'a> {
 
     /// The lengths of the decoder rows, `[d_sae, sites]`.
     fn lengths(&self) -> Tensor<2> {
-        let ([d_sae, d_out], sites) = (self.sae.w_dec.dims(), self.sae.sites);
-        let by_site = self
-            .sae
-            .w_dec
-            .clone()
-            .reshape([d_sae, sites, d_out / sites]);
-        by_site.square().sum_dim(2).sqrt().squeeze_dim(2)
+        let of = |w_dec: &Tensor<2>| {
+            let ([d_sae, d_out], sites) = (w_dec.dims(), self.sae.sites);
+            let by_site = w_dec.clone().reshape([d_sae, sites, d_out / sites]);
+            by_site.square().sum_dim(2).sqrt().squeeze_dim(2)
+        };
+        let lengths = self.lengths.get_or_init(|| of(&self.sae.w_dec));
+        lengths.clone()
     }
 
     /// By the lengths of the decoder rows, where the penalty weighs by them: `weighed` `[n, k]` is the
@@ -433,10 +439,10 @@ impl Term {
 }
 
 pub(super) fn gradients(pass: &Pass, outcome: Outcome) -> Gradients {
-    let listed = outcome.terms.iter().all(|t| t.at.0.is_some());
-    let mut grads = match listed {
-        true => of_lists(pass, &outcome),
-        false => of_matrices(pass, &outcome),
+    let lists: Option<Vec<&Listed>> = outcome.terms.iter().map(|t| t.at.list()).collect();
+    let mut grads = match lists {
+        Some(lists) => of_lists(pass, &outcome, &lists),
+        None => of_matrices(pass, &outcome),
     };
     // So far the sum of dz, which is what reaches the input.
     if pass.sae.subtract_b_dec {
@@ -457,7 +463,7 @@ pub(super) fn gradients(pass: &Pass, outcome: Outcome) -> Gradients {
 
 /// Puts the terms together: the entries of all of them, grouped by latent. The rows of the second
 /// term are counted on from those of the first.
-fn of_lists(pass: &Pass, outcome: &Outcome) -> Gradients {
+fn of_lists(pass: &Pass, outcome: &Outcome, lists: &[&Listed]) -> Gradients {
     let (terms, n, d_sae) = (&outcome.terms, pass.rows(), pass.sae.d_sae());
     let device = pass.input.device();
     let flat = |x: &Tensor<2>| x.clone().flatten::<1>(0, 1);
@@ -469,8 +475,8 @@ fn of_lists(pass: &Pass, outcome: &Outcome) -> Gradients {
         true => above_zero(&t.values),
         false => t.values.zeros_like(),
     });
-    let places = |t: &Term| t.at.0.clone().expect("all are listed").flatten::<1>(0, 1);
-    let mut indices: Vec<_> = terms.iter().map(places).collect();
+    let latents = |list: &&Listed| list.latents.clone().flatten::<1>(0, 1);
+    let mut indices: Vec<_> = lists.iter().map(latents).collect();
     let rows = (0..).zip(terms);
     let mut rows: Vec<_> = rows
         .map(|(i, t)| ops::rows_of_entries(i * n, t.dz.dims(), &device))
@@ -482,7 +488,10 @@ fn of_lists(pass: &Pass, outcome: &Outcome) -> Gradients {
             d_sae,
         )
     };
-    let shared = groups(&indices, &rows);
+    let shared = match lists {
+        [list] => list.by_latent(d_sae).clone(),
+        _ => groups(&indices, &rows),
+    };
     let ones = Tensor::ones([terms.len() * n, 1], (&device, pass.input.dtype()));
     let count = |entries| {
         let sums = LatentSums::new(entries, &shared, ones.clone());
@@ -522,13 +531,9 @@ fn of_lists(pass: &Pass, outcome: &Outcome) -> Gradients {
 /// The same with dense products, where a term has too many active latents to list.
 fn of_matrices(pass: &Pass, outcome: &Outcome) -> Gradients {
     let d_sae = pass.sae.d_sae();
-    let sums = |at: &Places, values: &Tensor<2>, g: &Tensor<2>| match &at.0 {
+    let sums = |at: &Places, values: &Tensor<2>, g: &Tensor<2>| match at.list() {
         None => values.clone().transpose().matmul(g.clone()),
-        Some(places) => {
-            let values = values.clone().flatten(0, 1);
-            let groups = ops::ByLatent::of(places, d_sae);
-            ops::sparse_matmul_t(&LatentSums::new(values, &groups, g.clone()))
-        }
+        Some(list) => ops::sparse_matmul_t(&list.sums(values.clone(), g.clone(), d_sae)),
     };
     let add = |of: &dyn Fn(&Term) -> Tensor<2>| {
         let all = outcome.terms.iter().map(of);

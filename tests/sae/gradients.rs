@@ -244,10 +244,15 @@ fn variance(x: Tensor<2>) -> Tensor<1> {
 }
 
 /// The k largest of each row, ReLU'd, all else 0: dense.
-fn largest(z: Tensor<2>, k: usize) -> Tensor<2> {
-    let kth = z.clone().detach().sort_descending(1).narrow(1, k - 1, 1);
-    let kept = z.clone().detach().greater_equal(kth).float();
+pub fn largest(z: Tensor<2>, k: usize) -> Tensor<2> {
+    let kept = kept(&z, k);
     relu(z) * kept
+}
+
+/// 1 at the k largest of each row.
+pub fn kept(z: &Tensor<2>, k: usize) -> Tensor<2> {
+    let kth = z.clone().detach().sort_descending(1).narrow(1, k - 1, 1);
+    z.clone().detach().greater_equal(kth).float()
 }
 
 fn numbers(g: Gradients) -> [Vec<f64>; 4] {

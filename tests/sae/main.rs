@@ -21,6 +21,7 @@ mod live;
 mod matching;
 mod papers;
 mod pickles;
+mod plain_loss;
 mod probing;
 mod removal;
 mod resume;

@@ -5,7 +5,7 @@ use burn::tensor::activation::relu;
 
 use super::topk::add_auxiliary;
 use crate::device::Error;
-use crate::ops;
+use crate::ops::{self, BatchTopk};
 use crate::sae::loss::{Found, Judged, More, Outcome, Pass, Term};
 use crate::sae::places::Places;
 
@@ -13,8 +13,8 @@ use crate::sae::places::Places;
 pub(in crate::sae) struct Smallest(Tensor<1>);
 
 pub(in crate::sae) async fn encode(pass: &Pass<'_>) -> Result<Found, Error> {
-    let (f, smallest) = largest_of_batch(pass);
-    let (at, values) = Places::above_zero(f).await?;
+    let (chosen, smallest) = largest_of_batch(pass);
+    let (at, values) = Places::chosen(chosen, [pass.rows(), pass.sae.d_sae()]).await?;
     Ok(Found {
         at,
         values,
@@ -45,15 +45,11 @@ pub(in crate::sae) fn finish(
     outcome
 }
 
-/// The latents of the batch `[n, d_sae]`, and the smallest of those above 0 `[1]`: ∞ if there is none.
-pub(super) fn largest_of_batch(pass: &Pass) -> (Tensor<2>, Tensor<1>) {
+/// The largest latents of the batch, and the smallest of those above 0 `[1]`: ∞ if there is none.
+pub(super) fn largest_of_batch(pass: &Pass) -> (BatchTopk, Tensor<1>) {
     let z = relu(pass.pre_activations());
-    let [n, d_sae] = z.dims();
-    let best = ops::batch_topk(z, pass.now.k * n);
-    let none = best.values.clone().lower_equal_elem(0.0);
-    let smallest = best.values.clone().mask_fill(none, f64::INFINITY).min();
-    let places = best.rows.mul_scalar(d_sae as i64).add(best.columns);
-    let zeros = Tensor::<1>::zeros([n * d_sae], (&best.values.device(), best.values.dtype()));
-    let f = zeros.scatter(0, places, best.values, burn::tensor::IndexingUpdateOp::Add);
-    (f.reshape([n, d_sae]), smallest)
+    let chosen = ops::batch_topk(z, pass.now.k * pass.rows());
+    let none = chosen.values.clone().lower_equal_elem(0.0);
+    let smallest = chosen.values.clone().mask_fill(none, f64::INFINITY).min();
+    (chosen, smallest)
 }

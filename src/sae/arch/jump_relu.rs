@@ -162,7 +162,7 @@ fn add_pre_act(pass: &Pass, settings: &JumpRelu, threshold: &Tensor<1>, outcome:
     let short = relu(of(threshold) - z);
     let below = short.clone().greater_elem(0.0).float();
     let (coefficient, weights) = (settings.pre_act / n as f64, of(&pass.weights()));
-    let at = Places(Some(dead.clone().unsqueeze::<2>().expand([n, m])));
+    let at = Places::listed(dead.clone().unsqueeze::<2>().expand([n, m]));
     let pull = below * weights.clone() * coefficient;
 
     outcome.loss = outcome.loss.clone() + total(short.clone() * weights) * coefficient;

@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use super::batch_topk::largest_of_batch;
 use super::topk::add_auxiliary;
 use crate::device::Error;
+use crate::ops::BatchTopk;
 use crate::sae::config::Matryoshka;
 use crate::sae::loss::{Outcome, Pass, Term};
 use crate::sae::places::Places;
@@ -22,7 +23,7 @@ pub(in crate::sae) async fn forward(
     pass: &Pass<'_>,
     settings: &Matryoshka,
 ) -> Result<Outcome, Error> {
-    let (f, smallest) = largest_of_batch(pass);
+    let (chosen, smallest) = largest_of_batch(pass);
     let widths = settings.widths.iter().copied().chain([pass.sae.d_sae()]);
     let share = match settings.mean {
         true => 1.0 / (settings.widths.len() + 1) as f64,
@@ -30,7 +31,7 @@ pub(in crate::sae) async fn forward(
     };
     let (mut groups, mut error, mut first) = (Vec::new(), pass.wanted.clone(), 0);
     for end in widths {
-        let (at, values) = Places::above_zero(f.clone().narrow(1, first, end - first)).await?;
+        let (at, values) = group_of(&chosen, [pass.rows(), first, end]).await?;
         let w_dec = pass.sae.w_dec.clone().narrow(0, first, end - first);
         error = error - at.decode(values.clone(), w_dec);
         let judged = pass.judged(error.clone());
@@ -49,9 +50,28 @@ pub(in crate::sae) async fn forward(
     Ok(outcome)
 }
 
+/// Where the chosen latents of a group are, counted from its first, and their values.
+async fn group_of(
+    chosen: &BatchTopk,
+    [n, first, end]: [usize; 3],
+) -> Result<(Places, Tensor<2>), Error> {
+    let columns = chosen.columns.clone().sub_scalar(first as i64);
+    let width = (end - first) as i64;
+    let outside = columns
+        .clone()
+        .lower_elem(0)
+        .bool_or(columns.clone().greater_equal_elem(width));
+    let group = BatchTopk {
+        values: chosen.values.clone().mask_fill(outside, 0.0),
+        columns: columns.clamp(0, width - 1),
+        ..chosen.clone()
+    };
+    Places::chosen(group, [n, end - first]).await
+}
+
 /// A group's latents as latents of the whole: a group is at every reconstruction from it on.
 fn widened(at: Places, values: Tensor<2>, first: usize, d_sae: usize) -> (Places, Tensor<2>) {
-    if at.0.is_some() {
+    if at.list().is_some() {
         return (at.shifted(first), values);
     }
     let [n, width] = values.dims();

@@ -14,12 +14,12 @@ pub(in crate::sae) struct Largest(Option<(Places, Tensor<2>)>);
 pub(in crate::sae) fn encode(pass: &Pass) -> Found {
     let (k, multi) = (pass.now.k, pass.config.conventions.multi_topk > 0.0);
     let four = (4 * k).min(pass.sae.d_sae()).min(1024);
-    let (all, all_values) = largest(pass, if multi { four } else { k });
+    let (all, values) = largest(pass, if multi { four } else { k });
     // Values fall along a row: the k largest come first.
     Found {
-        at: Places(all.0.clone().map(|places| places.narrow(1, 0, k))),
-        values: all_values.clone().narrow(1, 0, k),
-        more: More::TopK(Largest(multi.then_some((all, all_values)))),
+        at: Places::listed(all.clone().narrow(1, 0, k)),
+        values: values.clone().narrow(1, 0, k),
+        more: More::TopK(Largest(multi.then(|| (Places::listed(all), values)))),
     }
 }
 
@@ -53,10 +53,10 @@ pub(in crate::sae) fn finish(
 }
 
 /// The k largest pre-activations of each row, those below 0 made 0.
-fn largest(pass: &Pass, k: usize) -> (Places, Tensor<2>) {
+fn largest(pass: &Pass, k: usize) -> (Tensor<2, Int>, Tensor<2>) {
     let (w, b) = (pass.sae.w_enc.clone(), pass.sae.b_enc.clone());
     let (values, places) = ops::encode_topk(pass.input.clone(), w, b, &Encode::new(k));
-    (Places(Some(places)), values)
+    (places, values)
 }
 
 /// The loss of four times as many latents, weighed (Gao et al. 2024, 4.3): loss, signal, term.
@@ -101,7 +101,7 @@ fn auxiliary(pass: &Pass, dead: Tensor<1, Int>, error: Tensor<2>) -> (Tensor<1>,
     let indices = dead
         .gather(0, among_dead.clone().flatten(0, 1))
         .reshape(among_dead.dims());
-    let at = Places(Some(indices));
+    let at = Places::listed(indices);
     let scale = match conventions.aux_normaliser {
         AuxNormaliser::Residual => squared_deviation(error.clone()).recip(),
         AuxNormaliser::Total => pass.variance.clone().recip(),
