@@ -37,7 +37,7 @@
 //! | [`device`] | which adapter, listing, self-check, reading back |
 //! | [`wgsl`], [`ops`] | WGSL kernels and their CPU twins |
 //! | [`hook`] | named points ⇄ TransformerLens names; what one call observes and edits |
-//! | [`model`] | BERT and Llama families; loading |
+//! | [`model`] | BERT, Llama and attention-only families; loading |
 //! | [`capture`] | a model over a text, streamed to a store on disk; the store itself |
 //! | [`sae`] | sparse autoencoders of every kind: training step, sessions with resume, evaluation, files |
 //! | [`similarity`] | linear CKA, RSA, SVCCA, mutual nearest neighbours |

@@ -113,7 +113,12 @@ fn about(options: &Options, source: &Source) -> Result<Batch, Failure> {
     let hook = source.name().rsplit_once(':').map_or("", |(_, hook)| hook);
     let layer = hook.parse().ok().and_then(|site: Site| site.layer());
     let file = options.sae.canonicalize()?;
-    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    // Directories may have a dot in their names.
+    let name = match file.is_dir() {
+        true => file.file_name(),
+        false => file.file_stem(),
+    };
+    let name = name.unwrap_or_default().to_string_lossy();
     Ok(Batch {
         model_id: options.model_id.clone().unwrap_or_else(|| model.into()),
         layer: layer.unwrap_or(0),

@@ -14,9 +14,11 @@ mod capture;
 mod compare;
 mod devices;
 mod features;
+mod geometry;
 mod hooks;
 mod matching;
 mod probe;
+mod removal;
 mod report;
 mod sae;
 mod sae_files;
@@ -56,6 +58,8 @@ enum Command {
     Sae(sae::Sub),
     /// Compare representations of the same inputs.
     Compare(compare::Options),
+    /// Describe the shape of an autoencoder's features: clusters, spectra, which fire together.
+    Geometry(geometry::Options),
     /// Write one self-contained HTML page about runs, stores and comparisons.
     Report(report::Options),
     /// The whole job on the embedded models, in about a minute.
@@ -95,6 +99,7 @@ impl Cli {
             Command::Capture(options) => capture::run(&options),
             Command::Sae(sub) => sae::run(&sub),
             Command::Compare(options) => compare::run(&options),
+            Command::Geometry(options) => geometry::run(&options),
             Command::Report(options) => report::run(&options),
             Command::Tour(options) => tour::run(&options),
         }

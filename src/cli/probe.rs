@@ -3,13 +3,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::sae::{open_source, refuse_unfinished};
+use super::sae::{open_source, read_raw};
 use super::{DeviceOption, Failure, bar, print_json, rows};
 use crate::capture::concepts::{Concept, stretches};
 use crate::capture::store::Source;
 use crate::model::{self, Network};
 use crate::sae::eval::{LabelledConcept, Probed, ProbedConcept, ProbingOptions, probe_concepts};
-use crate::sae::format;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -51,9 +50,7 @@ const ENOUGH: usize = 10;
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let device = options.device.open()?;
-    refuse_unfinished(&options.sae)?;
-    let (sae, metadata) = format::load(&options.sae, device.tensor())?;
-    let trained = metadata["hook_name"].as_str().map(str::to_owned);
+    let (sae, trained) = read_raw(&options.sae, &device)?;
     let is_store = std::path::Path::new(&options.store).is_dir();
     let hook = options.hook.clone().or(trained.filter(|_| is_store));
     let source = open_source(&options.store, hook.as_deref())?;
@@ -84,7 +81,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// The concepts asked for, or those with enough rows of both classes everywhere.
-fn label(
+pub(super) fn label(
     source: &Source,
     asked: &[Concept],
     sides: &[&Range<usize>],

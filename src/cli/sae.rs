@@ -28,6 +28,8 @@ pub(super) enum Sub {
     Show(sae_files::Show),
     /// Probe an autoencoder's latents for concepts that the text's own tokens label.
     Probe(super::probe::Options),
+    /// Ablate the latents of concepts that the text's own tokens label: SCR and TPP.
+    Scr(super::removal::Options),
     /// Write features for the dashboards of Neuronpedia, with the places where they fire most.
     Neuronpedia(super::features::Options),
     /// Say which features of two autoencoders are the same.
@@ -46,6 +48,9 @@ pub(super) struct Eval {
     /// The hook, where it is not the one the autoencoder was trained on.
     #[arg(long)]
     hook: Option<String>,
+    /// The other stores of a crosscoder over models, in the order it was trained on.
+    #[arg(long, value_name = "STORE", num_args = 1..)]
+    beside: Vec<String>,
     /// Which rows to measure, like 90%..
     #[arg(long, default_value = "..")]
     rows: String,
@@ -75,6 +80,7 @@ pub(super) fn run(sub: &Sub) -> Result<(), Failure> {
         Sub::Convert(options) => sae_files::convert(options),
         Sub::Show(options) => sae_files::show(options),
         Sub::Probe(options) => super::probe::run(options),
+        Sub::Scr(options) => super::removal::run(options),
         Sub::Neuronpedia(options) => super::features::run(options),
         Sub::Match(options) => super::matching::run(options),
         Sub::Selftest(options) => selftest::run(options),
@@ -144,6 +150,11 @@ pub(super) fn open_source(spec: &str, hook: Option<&str>) -> Result<Source, Fail
 /// An autoencoder of any tool that takes rows as they are, and what it was trained on.
 pub(super) fn read_raw(path: &Path, device: &Device) -> Result<(Sae, Option<String>), Failure> {
     refuse_unfinished(path)?;
+    if format::is_cross_layer(path) {
+        let text =
+            "it is a cross-layer transcoder, which only `sae eval`, `show` and `convert` take";
+        return Err(format!("{}: {text}", path.display()).into());
+    }
     let format::Loaded { sae, metadata, .. } = format::read(path, None, device.tensor())?;
     if format::is_normalized(&metadata) {
         let text = "it acts on rows that are normalised first, which only `sae eval` does";
@@ -214,7 +225,10 @@ fn eval(options: &Eval) -> Result<(), Failure> {
         .flat_map(|h| h.split(',').map(str::to_owned))
         .collect();
     let from = activations(options, &hooks, &device)?;
-    let all = from.at(hook.as_deref())?;
+    let all = match has_hooks {
+        true => side_by_side(&from, &hook, &options.beside)?,
+        false => from.at(hook.as_deref())?,
+    };
     let range = rows(&options.rows, all.rows())?;
     let source = all.sub(range.clone())?;
     let target = match &written {
@@ -266,6 +280,41 @@ fn eval(options: &Eval) -> Result<(), Failure> {
     } else {
         print(&found)
     }
+}
+
+/// What an autoencoder reads: of a crosscoder over models the same hooks of each store.
+fn side_by_side(
+    from: &Activations,
+    hook: &Option<String>,
+    others: &[String],
+) -> Result<Source, Failure> {
+    let Some(hooks) = hook else {
+        return from.at(None);
+    };
+    let hooks: Vec<&str> = hooks.split(',').collect();
+    let stores = 1 + others.len();
+    let each = &hooks[..hooks.len() / stores];
+    if hooks.len() == 1 && others.is_empty() {
+        return from.at(Some(hooks[0]));
+    }
+    let repeated = (1..each.len()).any(|i| each[..i].contains(&each[i]));
+    if repeated || hooks.chunks(each.len().max(1)).any(|chunk| chunk != each) {
+        let n = hooks.len();
+        return Err(format!(
+            "it reads {n} activations of several models: name the other stores with --beside"
+        )
+        .into());
+    }
+    let mut parts = Vec::new();
+    for hook in each {
+        parts.push(from.at(Some(hook))?);
+    }
+    for store in others {
+        for hook in each {
+            parts.push(open_source(store, Some(hook))?);
+        }
+    }
+    Ok(capture::beside(&parts)?)
 }
 
 /// Of a cross-layer transcoder: every layer.

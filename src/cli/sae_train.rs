@@ -23,6 +23,13 @@ enum Arch {
     PAnneal,
 }
 
+impl Arch {
+    /// Whether an L1 penalty rules how many latents are active.
+    fn has_l1(self) -> bool {
+        matches!(self, Self::Standard | Self::PAnneal | Self::Gated)
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Dtype {
     F32,
@@ -69,9 +76,9 @@ pub(super) struct Train {
     /// Latents kept a row (on average, with batch-topk and matryoshka); the L0 that jump-relu aims at.
     #[arg(long, default_value = "32", num_args = 1..)]
     k: Vec<usize>,
-    /// Weight of the L1 penalty of standard, p-anneal and gated.
-    #[arg(long)]
-    l1: Option<f64>,
+    /// Weight of the L1 penalty of standard, p-anneal and gated; several train one autoencoder each.
+    #[arg(long, num_args = 1..)]
+    l1: Vec<f64>,
     /// Exponent at which p-anneal ends. Default: 0.5.
     #[arg(long)]
     p_end: Option<f64>,
@@ -149,6 +156,7 @@ struct Choice<'a> {
     /// None, where the source has but one; several, where they stand side by side.
     hooks: &'a [String],
     arch: Arch,
+    l1: Option<f64>,
     k: usize,
     width: &'a str,
     seed: u64,
@@ -175,6 +183,9 @@ fn width(text: &str, d_in: usize) -> Result<usize, Failure> {
 }
 
 pub(super) fn run(options: &Train) -> Result<(), Failure> {
+    if !options.l1.is_empty() && !options.arch.iter().any(|a| a.has_l1()) {
+        return Err("--l1 is for --arch standard, p-anneal and gated".into());
+    }
     if options.p_end.is_some() && !options.arch.contains(&Arch::PAnneal) {
         return Err("--p-end is for --arch p-anneal".into());
     }
@@ -241,11 +252,12 @@ fn choices(options: &Train) -> Vec<Choice<'_>> {
     let mut all = Vec::new();
     for hooks in hooks {
         for &arch in &options.arch {
-            for &k in &options.k {
+            for (k, l1) in sparsities(options, arch) {
                 for width in &options.width {
                     let of = |&seed| Choice {
                         hooks,
                         arch,
+                        l1,
                         k,
                         width,
                         seed,
@@ -256,6 +268,16 @@ fn choices(options: &Train) -> Vec<Choice<'_>> {
         }
     }
     all
+}
+
+/// What an architecture is told about sparsity: every --k, or where a penalty rules every --l1.
+fn sparsities(options: &Train, arch: Arch) -> Vec<(usize, Option<f64>)> {
+    let k = options.k[0];
+    match (arch.has_l1(), &options.l1[..]) {
+        (false, _) => options.k.iter().map(|k| (*k, None)).collect(),
+        (true, []) => vec![(k, None)],
+        (true, all) => all.iter().map(|l1| (k, Some(*l1))).collect(),
+    }
 }
 
 fn job(
@@ -340,7 +362,7 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
         if preset == Preset::AnthropicJumpRelu && choice.arch != Arch::JumpRelu {
             return Err("--preset anthropic-jumprelu is for --arch jump-relu".into());
         }
-        preset.apply(&mut config, source.width());
+        preset.apply(&mut config, source.width() / sites);
     }
     if let (true, Some(live)) = (options.end_to_end, source.model()) {
         let (mse, downstream) = (options.mse, options.downstream);
@@ -352,8 +374,8 @@ fn config(options: &Train, choice: &Choice, source: &Source) -> Result<TrainConf
         config.conventions.unit_decoder &= config.k().is_some();
         config.conventions.subtract_b_dec = false;
     }
-    if let Some(l1) = options.l1 {
-        set_l1(&mut config.architecture, l1)?;
+    if let Some(l1) = choice.l1 {
+        set_l1(&mut config.architecture, l1);
     }
     config.lr = options.lr.unwrap_or(config.lr);
     config.dead_after = options.dead_after.unwrap_or(config.dead_after);
@@ -387,20 +409,24 @@ fn architecture(options: &Train, choice: &Choice, [d, d_sae]: [usize; 2]) -> Arc
     }
 }
 
-fn set_l1(architecture: &mut Architecture, l1: f64) -> Result<(), Failure> {
+fn set_l1(architecture: &mut Architecture, l1: f64) {
     match architecture {
         Architecture::Standard(s) => s.l1 = l1,
         Architecture::Gated(g) => g.l1 = l1,
-        _ => return Err("--l1 is for --arch standard, p-anneal and gated".into()),
+        _ => unreachable!("only architectures with a penalty are given one"),
     }
-    Ok(())
 }
 
 /// The directory of one of many: `topk-k32-w3072-s0`, of several hooks in one of the hook's name.
 fn label(options: &Train, choice: &Choice, d_sae: usize) -> PathBuf {
     let arch = choice.arch.to_possible_value();
     let arch = arch.map_or_else(String::new, |a| a.get_name().to_string());
-    let name = format!("{arch}-k{}-w{d_sae}-s{}", choice.k, choice.seed);
+    let sparsity = match (choice.l1, choice.arch.has_l1()) {
+        (Some(l1), _) => format!("-l1-{l1}"),
+        (None, true) => String::new(),
+        (None, false) => format!("-k{}", choice.k),
+    };
+    let name = format!("{arch}{sparsity}-w{d_sae}-s{}", choice.seed);
     match choice.hooks {
         [hook] if options.hook.len() > 1 => PathBuf::from(hook).join(name),
         _ => PathBuf::from(name),

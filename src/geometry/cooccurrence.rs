@@ -1,6 +1,9 @@
+use std::collections::HashMap;
+
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::information::{Contingency, adjusted};
 use super::{Error, Matrix, at_least};
@@ -54,6 +57,19 @@ impl Cooccurrence {
         }
     }
 
+    /// Of the features `chosen`, which become 0, 1, … in that order, in blocks that name them among
+    /// others.
+    pub fn of(blocks: &[Vec<usize>], chosen: &[usize]) -> Self {
+        let place: HashMap<usize, usize> =
+            chosen.iter().enumerate().map(|(i, &j)| (j, i)).collect();
+        let mut seen = Self::new(chosen.len());
+        for block in blocks {
+            let fired = block.iter().filter_map(|j| place.get(j).copied());
+            seen.add(&fired.collect::<Vec<_>>());
+        }
+        seen
+    }
+
     /// Adds a block: the features that fire in it, each once. Li et al. take 256 tokens.
     ///
     /// # Panics
@@ -97,7 +113,7 @@ impl Cooccurrence {
 }
 
 /// How far two clusterings of the same features agree.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
     /// Adjusted mutual information.
     pub ami: f64,

@@ -1,5 +1,7 @@
 use std::f64::consts::{FRAC_PI_2, PI};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Error, Matrix, Principal, at_least, differ};
 
 /// How far a plane's two coordinates can be made independent.
@@ -163,7 +165,7 @@ fn best_strip(mut z: Vec<f64>, epsilon: f64) -> (f64, f64) {
 }
 
 /// One plane of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlaneScores {
     /// The plane is spanned by this principal component and the next.
     pub first: usize,
@@ -173,6 +175,13 @@ pub struct PlaneScores {
     pub separability: f64,
     /// Large for a mixture of features that do not occur together.
     pub mixture: f64,
+}
+
+impl PlaneScores {
+    /// `(1 − mixture) · separability`: large for a plane that neither index takes apart.
+    pub fn irreducible(&self) -> f64 {
+        (1.0 - self.mixture) * self.separability
+    }
 }
 
 /// The indices of the planes of neighbouring principal components of a cluster's reconstructions

@@ -8,7 +8,7 @@
 //! | which directions belong together? | [`graph_clusters`], [`spectral_clusters`] |
 //! | is a cluster one feature that no rotation takes apart? | [`cluster_reconstructions`], [`irreducibility`] |
 //! | do `a − b` and `c − d` agree, but for distractors? | [`parallelogram_quality`], [`Lda`] |
-//! | do features that fire together lie together? | [`Cooccurrence`], [`agreement`] |
+//! | do features that fire together lie together? | [`Cooccurrence`], [`agreement`], [`lobes`] |
 //! | how fast do the eigenvalues fall, and how clumpy is the cloud? | [`power_law`], [`clustering_entropy`] |
 //!
 //! # Numbers
@@ -21,9 +21,11 @@
 
 mod clusters;
 mod cooccurrence;
+mod firing;
 mod information;
 mod irreducible;
 mod kmeans;
+mod lobes;
 mod matrix;
 mod parallelogram;
 mod principal;
@@ -32,17 +34,20 @@ mod spectrum;
 
 pub use clusters::{angular_affinity, graph_clusters, spectral_clusters};
 pub use cooccurrence::{Agreement, Cooccurrence, Measure, agreement};
+pub use firing::Firing;
 pub use information::{adjusted_mutual_information, label_entropy, mutual_information};
 pub use irreducible::{
     Mixture, PlaneScores, Separability, irreducibility, mixture_index, separability_index,
 };
 pub use kmeans::{KMeans, kmeans};
+pub use lobes::{LobeSettings, Lobes, lobes};
 pub use matrix::Matrix;
 pub use parallelogram::{Lda, Parallelograms, parallelogram_quality};
 pub use principal::{Principal, cluster_reconstructions, cluster_reconstructions_async};
 pub use silhouette::silhouette;
 pub use spectrum::{
-    ClusteringEntropy, PowerLaw, clustering_entropy, covariance_spectrum, power_law,
+    ClusteringEntropy, Covariance, PowerLaw, clustering_entropy, covariance_spectrum,
+    numerical_rank, power_law,
 };
 
 use crate::device;

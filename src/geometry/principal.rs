@@ -1,7 +1,7 @@
 use burn::tensor::{Int, Tensor};
 
-use super::{Error, Matrix, at_least, differ};
-use crate::device::{self, block_on};
+use super::{Error, Firing, Matrix, at_least, differ};
+use crate::device::block_on;
 
 /// What some latents alone make of each row on which one of them fires: `Σ_{j in cluster} f_j d_j`,
 /// `[rows that fire, d]`. `values` and `indices` `[n, k]` are the latents of `n` rows, `w_dec`
@@ -36,28 +36,9 @@ pub async fn cluster_reconstructions_async(
     w_dec: &Matrix,
     cluster: &[usize],
 ) -> Result<Matrix, Error> {
-    let values = Matrix::read_async(values).await?;
-    let indices = device::read_int(indices).await?;
-    let mut mine = vec![false; w_dec.rows()];
-    cluster.iter().for_each(|&j| mine[j] = true);
-    let mut out = Vec::new();
-    let k = values.columns();
-    for (f, indices) in values.each_row().zip(indices.chunks(k)) {
-        let active = f.iter().zip(indices).map(|(f, j)| (*f, *j as usize));
-        let active: Vec<_> = active.filter(|&(f, j)| f > 0.0 && mine[j]).collect();
-        if active.is_empty() {
-            continue;
-        }
-        let mut row = vec![0.0; w_dec.columns()];
-        for (f, j) in active {
-            let part = w_dec.row(j).iter();
-            row.iter_mut().zip(part).for_each(|(r, w)| *r += f * w);
-        }
-        out.append(&mut row);
-    }
-    let fired = out.len() / w_dec.columns();
-    at_least("a cluster's reconstruction", "rows that fire", 1, fired)?;
-    Matrix::new(out, w_dec.columns())
+    let mut firing = Firing::new();
+    firing.add_async(values, indices).await?;
+    firing.reconstructions(w_dec, cluster, usize::MAX)
 }
 
 /// The directions of largest variance.

@@ -1,7 +1,9 @@
 use std::f64::consts::{PI, TAU};
 use std::ops::Range;
 
-use super::matrix::squared_distance;
+use serde::{Deserialize, Serialize};
+
+use super::matrix::{dot, squared_distance};
 use super::{Error, Matrix, Principal, at_least};
 
 /// Eigenvalues of the covariance of points `[n, d]`, falling; those that rounding leaves below 0
@@ -16,8 +18,96 @@ pub fn covariance_spectrum(points: &Matrix) -> Result<Vec<f64>, Error> {
     Ok(Principal::of(points)?.variances)
 }
 
+/// Covariance of points that come batch by batch.
+///
+/// Batches are joined as by Chan, Golub & LeVeque 1983, so that points far from 0 lose nothing.
+///
+/// # Cost
+/// Holds two `[d, d]`.
+///
+/// ```
+/// use inscape::geometry::{Covariance, Matrix, covariance_spectrum};
+///
+/// let points = Matrix::new(vec![1.0, 2.0, 4.0, 0.5, 3.0, 7.0, 0.0, 1.0], 2)?;
+/// let mut seen = Covariance::new(2);
+/// seen.add(&points.select(&[0, 1, 2]));
+/// seen.add(&points.select(&[3]));
+/// let want = covariance_spectrum(&points)?;
+/// assert!((seen.spectrum()?[0] - want[0]).abs() < 1e-12);
+/// # Ok::<(), inscape::geometry::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Covariance {
+    rows: usize,
+    mean: Vec<f64>,
+    covariance: Matrix,
+}
+
+impl Covariance {
+    /// Of no point of width `d`.
+    pub fn new(d: usize) -> Self {
+        Self {
+            rows: 0,
+            mean: vec![0.0; d],
+            covariance: Matrix::from_fn(d, d, |_, _| 0.0),
+        }
+    }
+
+    /// Adds points `[n, d]`.
+    ///
+    /// # Panics
+    /// If they have another width.
+    pub fn add(&mut self, points: &Matrix) {
+        let d = self.mean.len();
+        assert_eq!(d, points.columns(), "Covariance::add: widths");
+        if points.rows() == 0 {
+            return;
+        }
+        let rows = self.rows + points.rows();
+        let share = points.rows() as f64 / rows as f64;
+        let (mean, own) = (points.mean(), points.covariance());
+        let off: Vec<f64> = mean.iter().zip(&self.mean).map(|(b, a)| b - a).collect();
+        self.covariance = Matrix::from_fn(d, d, |i, j| {
+            let within = (1.0 - share) * self.covariance.row(i)[j] + share * own.row(i)[j];
+            within + share * (1.0 - share) * off[i] * off[j]
+        });
+        self.mean
+            .iter_mut()
+            .zip(off)
+            .for_each(|(m, off)| *m += share * off);
+        self.rows = rows;
+    }
+
+    /// Its eigenvalues, as [`covariance_spectrum`] has them.
+    ///
+    /// # Errors
+    /// [`Error::TooFew`] for fewer than two points; [`Error::Undefined`] for points that are all
+    /// the same.
+    pub fn spectrum(&self) -> Result<Vec<f64>, Error> {
+        let measure = "the covariance spectrum";
+        at_least(measure, "points", 2, self.rows)?;
+        let (mut values, _) = self.covariance.eigen(measure)?;
+        values.iter_mut().for_each(|v| *v = v.max(0.0));
+        // What the rounding of the means leaves.
+        match values[0] > 1e-24 * dot(&self.mean, &self.mean) {
+            true => Ok(values),
+            false => Err(Error::Undefined {
+                measure,
+                why: "the points are all the same",
+            }),
+        }
+    }
+}
+
+/// How many eigenvalues of a falling spectrum are more than rounding leaves: above 1e-10 of the
+/// largest.
+pub fn numerical_rank(eigenvalues: &[f64]) -> usize {
+    let floor = 1e-10 * eigenvalues.first().copied().unwrap_or(0.0);
+    eigenvalues.iter().take_while(|v| **v > floor).count()
+}
+
 /// A straight line through a spectrum, both axes logarithmic.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PowerLaw {
     /// `α` of `λ_k ∝ k^α`, below 0 for a falling spectrum.
     pub slope: f64,

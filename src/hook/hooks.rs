@@ -239,6 +239,12 @@ impl Tap<'_> {
         Rank::unwrap(act)
     }
 
+    /// Whether this call wants what passes at `site`, and whether it changes it: for what a model makes
+    /// only when asked.
+    pub fn wants(&self, site: Site) -> Option<bool> {
+        self.plan.get(&site).map(|plan| !plan.edits.is_empty())
+    }
+
     /// Whether the caller wants no more than what has already fired.
     pub fn done(&self) -> bool {
         self.stop_after_last && self.pending == 0

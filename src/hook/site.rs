@@ -18,6 +18,7 @@ pub enum BlockSite {
     AttnScores,
     Pattern,
     Z,
+    Result,
     AttnOut,
     ResidMid,
     Ln2Scale,
@@ -31,7 +32,7 @@ pub enum BlockSite {
 }
 
 /// Every block site with its TransformerLens name after `blocks.{l}.`.
-const BLOCK_SITES: [(BlockSite, &str); 21] = [
+const BLOCK_SITES: [(BlockSite, &str); 22] = [
     (BlockSite::ResidPre, "hook_resid_pre"),
     (BlockSite::Ln1Scale, "ln1.hook_scale"),
     (BlockSite::Ln1Normalized, "ln1.hook_normalized"),
@@ -43,6 +44,7 @@ const BLOCK_SITES: [(BlockSite, &str); 21] = [
     (BlockSite::AttnScores, "attn.hook_attn_scores"),
     (BlockSite::Pattern, "attn.hook_pattern"),
     (BlockSite::Z, "attn.hook_z"),
+    (BlockSite::Result, "attn.hook_result"),
     (BlockSite::AttnOut, "hook_attn_out"),
     (BlockSite::ResidMid, "hook_resid_mid"),
     (BlockSite::Ln2Scale, "ln2.hook_scale"),

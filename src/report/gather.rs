@@ -174,6 +174,12 @@ impl Gather<'_> {
             ));
             return Ok(());
         }
+        if format::is_cross_layer(dir) {
+            note(format!(
+                "{name}: no feature cards of a cross-layer transcoder"
+            ));
+            return Ok(());
+        }
         let (sae, _) = format::load(dir, self.device.tensor())?;
         match Source::open(&info.source) {
             Ok(source) => report.features.extend(self.cards(&name, &sae, &source)?),

@@ -9,6 +9,7 @@ use super::end_to_end::EndToEndPass;
 use super::loss::{
     Found, Judge, Judged, Losses, Pass, gradients, squared, squared_deviation, squares_scale, total,
 };
+use super::train::{TRANSCODER_BIAS, check_sample, check_width};
 use super::{Error, Gradients, Sae, StepStats, TrainConfig, Trainer, init};
 use crate::ops::clip_scale;
 
@@ -26,7 +27,8 @@ impl CrossLayer {
     /// Of its layers, first to last.
     ///
     /// # Errors
-    /// [`Error::Config`] names a layer whose widths do not fit the others.
+    /// [`Error::Config`] names a layer whose widths do not fit the others, or that has a skip or takes
+    /// `b_dec` from its input.
     pub fn new(layers: Vec<Sae>) -> Result<Self, Error> {
         let Some(last) = layers.last() else {
             return bad("a cross-layer transcoder has a layer".into());
@@ -34,6 +36,11 @@ impl CrossLayer {
         let (d_in, d_out, count) = (last.d_in(), last.d_out(), layers.len());
         for (l, sae) in layers.iter().enumerate() {
             let sites = count - l;
+            if sae.w_skip.is_some() || sae.subtract_b_dec {
+                return bad(format!(
+                    "layer {l}: a cross-layer transcoder has no skip and takes no b_dec from its input"
+                ));
+            }
             if sae.d_in() != d_in || sae.d_out() != sites * d_out || sae.sites != sites {
                 return bad(format!(
                     "layer {l} of {count} reads {} and writes {} to {} layers: {d_in} and {} are needed",
@@ -105,8 +112,8 @@ pub(super) fn column_block(x: &Tensor<2>, i: usize, width: usize) -> Tensor<2> {
 /// The loss is that of the layers' architecture: the squared error over all that is written, and each
 /// layer's own penalty, which weighs a latent by the summed lengths of what it writes to each layer.
 /// (Ameisen et al. weigh by the length of all of it side by side.) Every gradient is exact, the errors
-/// being those of all layers together; the auxiliary loss of a layer explains what is left where it
-/// writes.
+/// being those of all layers together; in the second reconstructions of Gated and Multi-TopK the other
+/// layers are held constant. The auxiliary loss of a layer explains what is left where it writes.
 #[derive(Clone, Debug)]
 pub struct CrossLayerTrainer {
     pub(super) layers: Vec<Trainer>,
@@ -127,6 +134,8 @@ impl CrossLayerTrainer {
         device: &Device,
     ) -> Result<Self, Error> {
         check(&config, [width_in, width_out])?;
+        check_sample(sample, width_in, &config)?;
+        check_sample(target, width_out, &config)?;
         let layer = |l: usize| {
             let (x, d_in) = columns(sample, width_in, l, config.sites);
             let (y, d_out) = columns(target, width_out, l, config.sites);
@@ -311,6 +320,7 @@ impl CrossLayerTrainer {
             (Some(judge), Some(wanted)) => judge(wanted - all.clone()),
             _ => squared(&all, &scale),
         };
+        let again = reconstructs_again(&self.config);
         let mut steps = Vec::new();
         for (l, (pass, found)) in passes.iter_mut().zip(found).enumerate() {
             let own = |x: &Tensor<2>| x.clone().narrow(1, l * d_out, x.dims()[1] - l * d_out);
@@ -320,10 +330,13 @@ impl CrossLayerTrainer {
                 signal: own(&signal),
             };
             loss = loss.zeros_like(); // counted once
-            pass.wanted = judged.error.clone()
-                + found
+            pass.wanted = judged.error.clone(); // of the others only its shape is needed
+            if again {
+                let written = found
                     .at
                     .decode(found.values.clone(), pass.sae.w_dec.clone());
+                pass.wanted = pass.wanted.clone() + written;
+            }
             let outcome = pass.finish(found, judged);
             let losses = Losses {
                 loss: outcome.loss.clone(),
@@ -345,11 +358,11 @@ fn sum(all: impl Iterator<Item = Tensor<1>>) -> Tensor<1> {
 /// The gradient of a bias that is held at 0 but for its own layer.
 fn of_own_layer(grad: Tensor<1>, d_out: usize) -> Tensor<1> {
     let width = grad.dims()[0];
-    let rest = grad.clone().narrow(0, d_out, width - d_out).zeros_like();
-    match width > d_out {
-        true => Tensor::cat(vec![grad.narrow(0, 0, d_out), rest], 0),
-        false => grad,
+    if width == d_out {
+        return grad;
     }
+    let rest = grad.clone().narrow(0, d_out, width - d_out).zeros_like();
+    Tensor::cat(vec![grad.narrow(0, 0, d_out), rest], 0)
 }
 
 /// The settings of a layer: it writes to those that are left, and has draws of its own.
@@ -357,7 +370,7 @@ pub(super) fn of_layer(config: &TrainConfig, l: usize) -> TrainConfig {
     TrainConfig {
         sites: config.sites - l,
         cross_layer: false,
-        seed: config.seed.wrapping_add(l as u64),
+        seed: config.seed ^ (l as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15),
         ..config.clone()
     }
 }
@@ -374,17 +387,26 @@ fn columns(rows: &[f32], width: usize, i: usize, count: usize) -> (Vec<f32>, usi
     )
 }
 
-fn check(config: &TrainConfig, widths: [usize; 2]) -> Result<(), Error> {
+/// Whether the loss has a second reconstruction: then the other layers are held constant in it.
+fn reconstructs_again(config: &TrainConfig) -> bool {
+    let multi = config.conventions.multi_topk > 0.0;
+    matches!(config.architecture, Architecture::Gated(_)) || multi
+}
+
+/// Refuses what no cross-layer transcoder can be trained with.
+pub(super) fn check(config: &TrainConfig, widths: [usize; 2]) -> Result<(), Error> {
     config.check()?;
     for width in widths {
-        if width == 0 || !width.is_multiple_of(config.sites) {
-            return bad(format!(
-                "rows of width {width} do not hold {} layers of equal width",
-                config.sites
-            ));
-        }
+        check_width(width, config)?;
     }
     match config {
+        TrainConfig {
+            end_to_end: Some(_),
+            ..
+        } if reconstructs_again(config) => bad(
+            "end to end a cross-layer transcoder has one reconstruction: no Gated, no multi_topk"
+                .into(),
+        ),
         TrainConfig {
             architecture: Architecture::Matryoshka(_),
             ..
@@ -394,10 +416,7 @@ fn check(config: &TrainConfig, widths: [usize; 2]) -> Result<(), Error> {
             resample_every: Some(_),
             ..
         } => bad("resample_every: a cross-layer transcoder's latents are not started anew".into()),
-        config if config.conventions.subtract_b_dec => bad(
-            "a transcoder's b_dec lies where it writes; it cannot be taken from where it reads"
-                .into(),
-        ),
+        config if config.conventions.subtract_b_dec => bad(TRANSCODER_BIAS.into()),
         _ => Ok(()),
     }
 }

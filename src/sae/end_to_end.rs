@@ -65,11 +65,18 @@ impl<'a> EndToEndPass<'a> {
     ) -> Result<Self, Error> {
         let points = model.hook_points();
         let written = if write.is_empty() { read } else { write };
+        places(&points, read)?;
         let write_places = places(&points, written)?;
         let downstream = match settings.downstream > 0.0 {
             true => behind(&points, written),
             false => Vec::new(),
         };
+        if settings.downstream > 0.0 && downstream.is_empty() {
+            let last = written.join(", ");
+            return Err(Error::Config(format!(
+                "downstream: no residual stream follows {last}"
+            )));
+        }
         let mut hooks = Hooks::new();
         let streams = downstream.iter().map(|p| p.site.to_string());
         for hook in read.iter().chain(write).cloned().chain(streams) {
@@ -166,12 +173,12 @@ fn places(points: &[HookPoint], hooks: &[String]) -> Result<Vec<Place>, Error> {
         let wanted = Hooks::new().capture(hook.as_str());
         let found = wanted.captured_points(points)?;
         match (&found[..], found.first().and_then(HookPoint::row_shape)) {
-            ([_], Some(shape)) => Ok(Place {
+            ([only], Some(shape)) if only.site.to_string() == *hook => Ok(Place {
                 hook: hook.clone(),
                 width: shape.iter().product(),
             }),
             _ => Err(Error::Config(format!(
-                "`{hook}`: one point with a row a position is needed"
+                "`{hook}`: the name of one point with a row a position is needed"
             ))),
         }
     };

@@ -2,11 +2,12 @@
 //!
 //! [`Sae`] and [`Trainer`] are mathematics on tensors and touch no file; [`session`] trains
 //! from a store and writes a directory; [`eval`] measures; [`mod@format`] reads and writes;
-//! [`synthetic`] makes activations whose features are known, [`selftest`](mod@selftest) trains on them.
+//! [`codes`] finds the attention heads of a task; [`synthetic`] makes activations whose features are known, [`selftest`](mod@selftest) trains on them.
 //! Notation and names are the field's: `W_enc`, `b_enc`, `W_dec`, `b_dec`, `d_in`, `d_sae`.
 
 mod arch;
 mod checkpoint;
+pub mod codes;
 mod config;
 mod cross_layer;
 mod end_to_end;

@@ -35,7 +35,9 @@ impl Needs {
             needs.device += state + step(job) + predictions(job);
             needs.disk += 2 * state + weights * job.config.dtype.bytes() as u64 / 4;
             largest = largest.max(state);
-            for source in job.reads() {
+            // End to end the model runs on whole contexts: there is no buffer.
+            let fed = job.config.end_to_end.is_none();
+            for source in job.reads().filter(|_| fed) {
                 if !read.iter().any(|other| other.is(source)) {
                     read.push(source);
                     let rows = options.buffer_rows + job.config.batch;

@@ -26,8 +26,9 @@ use trained::AnyTrainer;
 pub use trained::Trained;
 
 use super::checkpoint::{CHECKPOINT, restore};
+use super::cross_layer;
 use super::format::{self, WeightDtype};
-use super::train::{NO_SKIP, batch_tensor};
+use super::train::{NO_SKIP, TRANSCODER_BIAS, batch_tensor, check_width};
 use super::{CrossLayerTrainer, Error, Needs, Sae, TrainConfig, Trainer};
 use crate::Device;
 use crate::capture::store::{ShuffledBatches, Source};
@@ -137,12 +138,14 @@ pub fn train_all(
     let order = jobs[0].config.seed;
     let (mut done, mut running) = (vec![None; jobs.len()], Vec::new());
     let mut samples = Samples::default();
+    let contexts = |job: &Job| job.config.end_to_end.map(|e| Contexts::new(job, e, order));
+    let contexts = jobs.iter().map(|job| contexts(job).transpose());
+    let mut contexts = contexts.collect::<Result<Vec<_>, _>>()?;
     for (number, job) in jobs.iter().enumerate() {
         let info = describe(job, order, first_row, options, device);
         done[number] = open(&info, &job.out, options.resume, device)?;
         if done[number].is_none() {
-            let contexts = job.config.end_to_end.map(|e| Contexts::new(job, e, order));
-            let contexts = contexts.transpose()?;
+            let contexts = contexts[number].take();
             let run = Running::start(number, job, info, &mut samples, device)?;
             running.push(Running { contexts, ..run });
         }
@@ -168,9 +171,15 @@ pub fn train_all(
             run.record(options, &job.out, &mut seen)?;
         }
     }
+    let mut failed = None; // the others are saved even so
     for run in running {
-        let out = &jobs[run.number].out;
-        done[run.number] = Some(finish(&run.trainer, &run.info, out, device)?);
+        match finish(&run.trainer, &run.info, &jobs[run.number].out, device) {
+            Ok(trained) => done[run.number] = Some(trained),
+            Err(e) => failed = failed.or(Some(e)),
+        }
+    }
+    if let Some(e) = failed {
+        return Err(e);
     }
     Ok(done.into_iter().flatten().collect())
 }
@@ -202,6 +211,7 @@ fn check_together(jobs: &[Job]) -> Result<(), Error> {
                 ));
             }
         }
+        check_sites(job)?;
         if jobs[..i].iter().any(|other| other.out == job.out) {
             return bad(format!(
                 "{}: two autoencoders cannot share it",
@@ -210,6 +220,37 @@ fn check_together(jobs: &[Job]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Sources of several places hold activations of one width, as many as the settings say.
+fn check_sites(job: &Job) -> Result<(), Error> {
+    let (sites, bad) = (job.config.sites, |text| Err(Error::Config(text)));
+    for source in job.reads().filter(|s| s.parts().len() > 1) {
+        let parts = source.parts();
+        if parts.len() != sites {
+            let (name, n) = (source.name(), parts.len());
+            return bad(format!(
+                "sites = {sites}: {name} holds {n} activations side by side"
+            ));
+        }
+        if let Some(other) = parts.iter().find(|p| p.width() != parts[0].width()) {
+            let (a, b) = (&parts[0], other);
+            return bad(format!(
+                "{} has width {}, {} has width {}: places side by side need one width",
+                a.name(),
+                a.width(),
+                b.name(),
+                b.width()
+            ));
+        }
+    }
+    match &job.target {
+        Some(target) if job.config.cross_layer => {
+            cross_layer::check(&job.config, [job.source.width(), target.width()])
+        }
+        Some(_) if job.config.conventions.subtract_b_dec => bad(TRANSCODER_BIAS.into()),
+        _ => check_width(job.source.width(), &job.config),
+    }
 }
 
 /// The shuffled batches of every source that a session reads, all in one order.

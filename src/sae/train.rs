@@ -78,12 +78,17 @@ fn trained_vectors(activation: &Activation) -> usize {
 pub(super) const NO_SKIP: &str =
     "a skip from the input to itself leaves nothing to learn: it is for transcoders";
 
+/// What is wrong with a transcoder that takes `b_dec` from its input.
+pub(super) const TRANSCODER_BIAS: &str =
+    "a transcoder's b_dec lies where it writes; it cannot be taken from where it reads";
+
 /// Every so many steps the dead latents are read back; the auxiliary loss acts on them until then.
 const DEAD_EVERY: u64 = 16;
 
 impl Trainer {
     /// A fresh run. `sample` (row-major, a few thousand rows of width `d_in`) sets where `b_dec`
-    /// starts and the input's scale.
+    /// starts and the input's scale, which is one for all sites of a crosscoder: give it rows whose sites
+    /// are of one size, or the larger ones will count for more.
     ///
     /// # Errors
     /// [`Error::Config`] names a setting that cannot work.
@@ -120,9 +125,7 @@ impl Trainer {
         check_sample(target, d_out, &config)?;
         let conventions = &config.conventions;
         if conventions.subtract_b_dec {
-            let text =
-                "a transcoder's b_dec lies where it writes; it cannot be taken from where it reads";
-            return Err(Error::Config(text.into()));
+            return Err(Error::Config(TRANSCODER_BIAS.into()));
         }
         let scale =
             |rows: &[f32], centre: &[f32]| init::input_scale(rows, centre, conventions.input_scale);
@@ -414,13 +417,18 @@ impl Trainer {
     }
 }
 
-fn check_sample(sample: &[f32], d: usize, config: &TrainConfig) -> Result<(), Error> {
+pub(super) fn check_sample(sample: &[f32], d: usize, config: &TrainConfig) -> Result<(), Error> {
     if sample.len() < d || d == 0 {
         return Err(Error::Config(
             "there are no activations to start from".into(),
         ));
     }
-    if !d.is_multiple_of(config.sites) {
+    check_width(d, config)
+}
+
+/// Refuses rows of a width that the settings cannot take.
+pub(super) fn check_width(d: usize, config: &TrainConfig) -> Result<(), Error> {
+    if d == 0 || !d.is_multiple_of(config.sites) {
         let text = format!(
             "rows of width {d} do not hold {} activations of equal width",
             config.sites

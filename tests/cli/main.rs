@@ -6,12 +6,15 @@ mod check;
 mod compare;
 mod devices;
 mod features;
+mod geometry;
 mod matching;
 mod models;
 mod probe;
+mod removal;
 mod report;
 mod sae;
 mod sae_files;
+mod sae_sites;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -265,7 +268,7 @@ fn help_and_version_are_results() {
     let bench = Bench::new();
     let help = bench.ok("--help");
     for command in [
-        "devices", "hooks", "capture", "sae", "compare", "report", "tour",
+        "devices", "hooks", "capture", "sae", "compare", "geometry", "report", "tour",
     ] {
         assert!(help.contains(command), "{help}");
     }

@@ -114,7 +114,7 @@ fn a_damaged_configuration_is_named() {
         (
             "\"llama\"",
             "\"mamba\"",
-            &["config.json", "mamba", "bert, llama"],
+            &["config.json", "mamba", "attn_only, bert, llama"],
         ),
         ("hidden_size", "hidden", &["config.json", "hidden_size"]),
         (

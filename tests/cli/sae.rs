@@ -327,7 +327,7 @@ fn several_are_trained_in_one_pass_each_in_its_directory() {
     let more = format!("--hook {HOOK} --arch topk jump-relu gated --seed 1 2");
     let json = bench.json(&line("acts", "many", &more));
     assert_eq!(json.as_array().unwrap().len(), 6, "{json}");
-    for name in ["topk-k4-w64-s1", "jump-relu-k4-w64-s2", "gated-k4-w64-s1"] {
+    for name in ["topk-k4-w64-s1", "jump-relu-k4-w64-s2", "gated-w64-s1"] {
         let json = bench.json(&format!("sae eval many/{name} acts"));
         assert!(
             json["reconstruction"]["l0"].as_f64().unwrap() > 0.0,

@@ -16,9 +16,9 @@ fn an_autoencoder_goes_through_every_format_and_back() {
     for format in [
         "saelens",
         "gemma_scope_2",
-        "circuit_tracer",
         "llama_scope",
         "language_model_saes",
+        "circuit_tracer", // last: what it holds are transcoders
     ] {
         let text = bench.ok(&format!("sae convert {from} {format} --to {format}"));
         assert!(text.starts_with(&format!("{format}: ")), "{text}");

@@ -55,7 +55,7 @@ fn the_silhouette_is_scikit_learns() {
 }
 
 /// Blocks of directions about `kinds` centres, in order.
-fn blocks(seed: u64, kinds: usize, each: usize, d: usize) -> (Matrix, Vec<usize>) {
+pub fn blocks(seed: u64, kinds: usize, each: usize, d: usize) -> (Matrix, Vec<usize>) {
     let mut draws = Draws::new(seed);
     let centres: Vec<Vec<f64>> = (0..kinds).map(|_| draws.unit_rows(1, d)).collect();
     let (mut rows, mut of) = (Vec::new(), Vec::new());

@@ -4,6 +4,7 @@ mod clusters;
 mod concepts;
 #[path = "../shared/draws.rs"]
 mod draws;
+mod firing;
 mod irreducible;
 
 pub use draws::{Draws, says};

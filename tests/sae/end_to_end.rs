@@ -151,10 +151,10 @@ fn predictions_are_kept_better_than_with_the_squared_error() {
     let jobs = [
         job(
             &live,
-            config(topk.clone(), 250, Some(EndToEnd::default())),
+            config(topk.clone(), 500, Some(EndToEnd::default())),
             &dir.path().join("kl"),
         ),
-        job(&live, config(topk, 250, None), &dir.path().join("mse")),
+        job(&live, config(topk, 500, None), &dir.path().join("mse")),
     ];
     let all = session::train_all(&jobs, 0, &options(false), &Device::cpu(), |_, _| ()).unwrap();
     let mut all = all.into_iter().filter_map(Trained::sae).map(divergence);

@@ -1,6 +1,7 @@
 //! Sparse autoencoders from the outside: gradients, training, resume, measures, files.
 
 mod architectures;
+mod codes;
 mod cross_layer;
 mod damaged;
 mod dense;
@@ -22,6 +23,7 @@ mod papers;
 mod pickles;
 mod plain_loss;
 mod probing;
+mod removal;
 mod resume;
 mod round_trip;
 mod settings;

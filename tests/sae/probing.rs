@@ -6,7 +6,7 @@ use inscape::sae::{Activation, Latents};
 
 use super::*;
 
-fn close(got: f64, want: f64, tolerance: f64) {
+pub fn close(got: f64, want: f64, tolerance: f64) {
     assert!((got - want).abs() <= tolerance, "{got}, not {want}");
 }
 
@@ -205,7 +205,7 @@ fn class_means_and_columns_are_those_of_the_dense_matrix() {
 }
 
 /// `max(W_enc x, 0)` with rows given for both sides.
-fn relu(w_enc: &[f64], w_dec: &[f64], d: usize) -> Sae {
+pub fn relu(w_enc: &[f64], w_dec: &[f64], d: usize) -> Sae {
     let cpu = Device::cpu();
     let f = w_enc.len() / d;
     Sae {
@@ -219,7 +219,7 @@ fn relu(w_enc: &[f64], w_dec: &[f64], d: usize) -> Sae {
 }
 
 /// Axis-aligned features 0.. that fire with chance `p` each, as `[n, d]`, in ±0.01 of noise.
-fn axes(seed: u64, n: usize, d: usize, p: f64) -> (Vec<f32>, Vec<Vec<bool>>) {
+pub fn axes(seed: u64, n: usize, d: usize, p: f64) -> (Vec<f32>, Vec<Vec<bool>>) {
     let mut draws = Draws::new(seed);
     let (mut x, mut on) = (Vec::new(), Vec::new());
     for _ in 0..n {
@@ -233,13 +233,13 @@ fn axes(seed: u64, n: usize, d: usize, p: f64) -> (Vec<f32>, Vec<Vec<bool>>) {
     (x, on)
 }
 
-fn eye(d: usize) -> Vec<f64> {
+pub fn eye(d: usize) -> Vec<f64> {
     (0..d * d)
         .map(|i| if i / d == i % d { 1.0 } else { 0.0 })
         .collect()
 }
 
-fn concept(name: &str, labels: impl Iterator<Item = bool>) -> LabelledConcept {
+pub fn concept(name: &str, labels: impl Iterator<Item = bool>) -> LabelledConcept {
     LabelledConcept {
         name: name.into(),
         labels: labels.map(Some).collect(),

@@ -206,9 +206,12 @@ impl Source {
         &self.name
     }
 
-    /// The first of its rows, in the numbering of what it reads from.
+    /// The first of its rows, in the numbering of the store or the model.
     pub(crate) fn first_row(&self) -> usize {
-        self.range.start
+        match &self.kind {
+            Kind::Beside { parts } => parts[0].first_row() + self.range.start,
+            _ => self.range.start,
+        }
     }
 
     /// Number of rows.
@@ -220,7 +223,10 @@ impl Source {
     pub(in crate::capture) fn live(live: Live, hook: usize) -> Self {
         let (info, name) = (live.info(), live.hook_name(hook));
         Self {
-            name: format!("{} on {}:{name}", info.model.id, info.text),
+            name: format!(
+                "{} on {} in {}s:{name}",
+                info.model.id, info.text, info.context
+            ),
             width: live.width(hook),
             range: 0..live.contexts() * live.content(),
             kind: Kind::Live { live, hook },
@@ -301,7 +307,7 @@ impl Source {
     /// Rows in such a block, and rows of the first context that lie before its own.
     pub(crate) fn cuts(&self, len: usize) -> (usize, usize) {
         let context = self.model().map_or(1, Live::content);
-        ((len / context).max(1) * context, self.range.start % context)
+        ((len / context).max(1) * context, self.first_row() % context)
     }
 
     /// Appends the rows `range` to `out`, in row-major order.
@@ -326,6 +332,9 @@ impl Source {
     /// # Errors
     /// As for [`Source::read_rows`].
     pub fn meta(&self, range: Range<usize>) -> Result<Option<Vec<RowMeta>>, Error> {
+        if let Kind::Beside { parts } = &self.kind {
+            return parts[0].meta(self.absolute(range)?);
+        }
         let range = self.absolute(range)?;
         self.store().map(|store| store.read_meta(range)).transpose()
     }
@@ -336,6 +345,9 @@ impl Source {
     /// # Errors
     /// As for [`Source::read_rows`].
     pub fn token_ids(&self, range: Range<usize>) -> Result<Option<Vec<u32>>, Error> {
+        if let Kind::Beside { parts } = &self.kind {
+            return parts[0].token_ids(self.absolute(range)?);
+        }
         let range = self.absolute(range)?;
         if let Some(live) = self.model() {
             return Ok(Some(live.token_ids(range).to_vec()));

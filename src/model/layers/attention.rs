@@ -36,12 +36,26 @@ impl Attention {
         layer: usize,
         tap: &mut Tap<'_>,
     ) -> Tensor<3> {
+        self.forward_from([x.clone(), x], rope, mask, layer, tap)
+    }
+
+    /// The same where queries and keys read `qk` and values read `x`. Where a model lists
+    /// `hook_result`, what each head adds `[batch, pos, heads, d_model]` is made when asked for; the
+    /// output is their sum when they are edited, and else what it is without hooks.
+    pub fn forward_from(
+        &self,
+        [qk, x]: [Tensor<3>; 2],
+        rope: Option<&Rope>,
+        mask: Option<Tensor<4>>,
+        layer: usize,
+        tap: &mut Tap<'_>,
+    ) -> Tensor<3> {
         let at = |s| Site::Block(layer, s);
-        let q = tap.at(at(BlockSite::Q), self.split(&self.q, x.clone(), self.heads));
-        let k = tap.at(
-            at(BlockSite::K),
-            self.split(&self.k, x.clone(), self.kv_heads),
+        let q = tap.at(
+            at(BlockSite::Q),
+            self.split(&self.q, qk.clone(), self.heads),
         );
+        let k = tap.at(at(BlockSite::K), self.split(&self.k, qk, self.kv_heads));
         let v = tap.at(at(BlockSite::V), self.split(&self.v, x, self.kv_heads));
         let (q, k) = match rope {
             Some(rope) => (
@@ -64,8 +78,31 @@ impl Attention {
             .swap_dims(1, 2);
         let z = tap.at(at(BlockSite::Z), z);
         let [batch, pos, _, _] = z.dims();
-        self.o
-            .forward(z.reshape([batch, pos, self.heads * self.d_head]))
+        let joined = z.clone().reshape([batch, pos, self.heads * self.d_head]);
+        let Some(edited) = tap.wants(at(BlockSite::Result)) else {
+            return self.o.forward(joined);
+        };
+        let result = tap.at(at(BlockSite::Result), self.results(z));
+        match edited {
+            true => self.sum(result),
+            false => self.o.forward(joined),
+        }
+    }
+
+    /// What each head adds: `z` `[batch, pos, heads, d_head]` times its part of the output matrix.
+    fn results(&self, z: Tensor<4>) -> Tensor<4> {
+        let d = self.o.weight.dims()[0];
+        let w_o = self.o.weight.clone().transpose();
+        let w_o = w_o.reshape([1, self.heads, self.d_head, d]);
+        z.swap_dims(1, 2).matmul(w_o).swap_dims(1, 2)
+    }
+
+    fn sum(&self, results: Tensor<4>) -> Tensor<3> {
+        let sum = results.sum_dim(2).squeeze_dim::<3>(2);
+        match &self.o.bias {
+            Some(bias) => sum + bias.clone().unsqueeze(),
+            None => sum,
+        }
     }
 
     fn split(&self, linear: &Linear, x: Tensor<3>, heads: usize) -> Tensor<4> {

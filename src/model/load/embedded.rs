@@ -23,12 +23,13 @@ macro_rules! embedded {
     };
 }
 
-/// The embedded models: one small Llama from three seeds, about 5 MB together. Their card is
-/// `examples/data/README.md`.
+/// The embedded models: one small Llama from three seeds, about 5 MB together, and an attention-only
+/// model that does induction, 0.2 MB. Their card is `examples/data/README.md`.
 pub const EMBEDDED: &[Embedded] = &[
     embedded!("tiny-lm-1"),
     embedded!("tiny-lm-2"),
     embedded!("tiny-lm-3"),
+    embedded!("tiny-induction"),
 ];
 
 /// The text the embedded models are shown on, which they were not trained on: the last 15 %

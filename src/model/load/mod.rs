@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::family::{bert, llama};
+use super::family::{attn_only, bert, llama};
 use super::{Model, Run, Tokens};
 use crate::Device;
 use crate::hook::{self, Hooks};
@@ -112,7 +112,7 @@ pub trait TensorSource {
 pub struct Info {
     /// Directory name, or the name of an embedded model.
     pub id: String,
-    /// `bert` or `llama`.
+    /// `attn_only`, `bert` or `llama`.
     pub family: String,
     /// Number of parameters.
     pub parameters: usize,
@@ -205,6 +205,10 @@ fn build(
     let kind: Kind = serde_json::from_slice(config).map_err(bad)?;
     let device = source.device().clone();
     let model: Box<dyn Model> = match kind.model_type.as_str() {
+        "attn_only" => Box::new(attn_only::AttnOnly::new(
+            serde_json::from_slice(config).map_err(bad)?,
+            source,
+        )?),
         "bert" => Box::new(bert::Bert::new(
             serde_json::from_slice(config).map_err(bad)?,
             source,
@@ -217,7 +221,7 @@ fn build(
         other => {
             return Err(unsupported(
                 "model_type",
-                &format!("{other:?} (known: bert, llama)"),
+                &format!("{other:?} (known: attn_only, bert, llama)"),
             ));
         }
     };

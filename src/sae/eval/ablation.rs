@@ -164,18 +164,34 @@ pub struct Tpp {
 /// # Panics
 /// Unless there are as many sets as probes.
 pub fn tpp(found: &Perturbed) -> Tpp {
-    let n = found.clean.len();
-    assert_eq!(found.after.len(), n, "tpp: a set of latents a probe");
-    let loss = |i: usize, j: usize| found.clean[j] - found.after[i][j];
-    let own: f64 = (0..n).map(|i| loss(i, i)).sum();
-    let all: f64 = (0..n * n).map(|at| loss(at / n, at % n)).sum();
-    let intended = own / n as f64;
-    let unintended = (all - own) / (n * n - n) as f64;
+    let each = tpp_each(found);
+    let mean = |of: fn(&Tpp) -> f64| each.iter().map(of).sum::<f64>() / each.len() as f64;
+    let (intended, unintended) = (mean(|t| t.intended), mean(|t| t.unintended));
     Tpp {
         intended,
         unintended,
         tpp: intended - unintended,
     }
+}
+
+/// [`tpp`] of each concept by itself: `(A_i − A_ii) − mean_{j≠i}(A_j − A_ij)`.
+///
+/// # Panics
+/// Unless there are as many sets as probes.
+pub fn tpp_each(found: &Perturbed) -> Vec<Tpp> {
+    let n = found.clean.len();
+    assert_eq!(found.after.len(), n, "tpp: a set of latents a probe");
+    let of = |i: usize| {
+        let loss = |j: usize| found.clean[j] - found.after[i][j];
+        let others: f64 = (0..n).filter(|j| *j != i).map(loss).sum();
+        let (intended, unintended) = (loss(i), others / (n - 1) as f64);
+        Tpp {
+            intended,
+            unintended,
+            tpp: intended - unintended,
+        }
+    };
+    (0..n).map(of).collect()
 }
 
 /// Spurious correlation removal (the same papers, after Marks et al. 2024, "SHIFT"):

@@ -3,25 +3,15 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::probing::finite;
+use super::rows::{ConceptRows, latents_of_rows};
 use super::{
-    Ablation, Absorbed, Absorption, AbsorptionLimits, ClassMeans, Effect, Fit, Labelled, Probe,
-    ProbeError, Scores, Tpp, most_effective, split_latents, strongest, tpp,
+    Ablation, Absorbed, Absorption, AbsorptionLimits, Effect, Fit, Labelled, LabelledConcept,
+    Probe, ProbeError, Scores, Tpp, most_effective, split_latents, strongest, tpp,
 };
 use crate::Device;
 use crate::capture::store::Source;
 use crate::device::{self, block_on};
-use crate::sae::features::{Active, scan};
 use crate::sae::{Error, Sae};
-
-/// A concept and where it is.
-#[derive(Clone, Debug)]
-pub struct LabelledConcept {
-    /// Its name.
-    pub name: String,
-    /// Whether each row of the source has it; `None` where that cannot be told.
-    pub labels: Vec<Option<bool>>,
-}
 
 /// What [`probe_concepts`] measures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,15 +121,19 @@ pub fn probe_concepts(
     device: &Device,
     mut seen: impl FnMut(usize),
 ) -> Result<Probed, Error> {
-    check(sae, source, concepts, options)?;
-    let run = Run {
+    let rows = ConceptRows {
         sae,
         source,
         concepts,
-        options,
         device,
     };
-    let differences = run.differences(&mut seen)?;
+    rows.check()?;
+    if let Some(&k) = options.k.iter().find(|k| **k == 0 || **k > sae.d_sae()) {
+        let d_sae = sae.d_sae();
+        return Err(ProbeError::Latents { k, d_sae }.into());
+    }
+    let run = Run { rows, options };
+    let differences = run.rows.differences(&options.train, &mut seen)?;
     let keep = options.k.iter().copied().chain([MAIN.min(sae.d_sae())]);
     let keep = keep.max().unwrap_or(1);
     let ranked = differences.iter().map(|d| strongest(d, keep));
@@ -151,28 +145,6 @@ pub fn probe_concepts(
         .map(|c| run.fit(c, &ranked[c], &train, &test))
         .collect::<Result<_, _>>()?;
     run.ablate(fitted, &differences, &train, &test, &mut seen)
-}
-
-fn check(
-    sae: &Sae,
-    source: &Source,
-    concepts: &[LabelledConcept],
-    options: &ProbingOptions,
-) -> Result<(), Error> {
-    for concept in concepts {
-        let (found, rows) = (concept.labels.len(), source.rows());
-        assert_eq!(found, rows, "probe_concepts: labels of {}", concept.name);
-    }
-    if let Some(&k) = options.k.iter().find(|k| **k == 0 || **k > sae.d_sae()) {
-        let d_sae = sae.d_sae();
-        return Err(ProbeError::Latents { k, d_sae }.into());
-    }
-    if source.width() == sae.d_in() {
-        return Ok(());
-    }
-    let (name, width, d_in) = (source.name(), source.width(), sae.d_in());
-    let text = format!("{name} has rows of width {width}, the autoencoder takes {d_in}");
-    Err(Error::Config(text))
 }
 
 /// Everything about a set of rows that is held.
@@ -191,52 +163,11 @@ struct Fitted {
 }
 
 struct Run<'a> {
-    sae: &'a Sae,
-    source: &'a Source,
-    concepts: &'a [LabelledConcept],
+    rows: ConceptRows<'a>,
     options: &'a ProbingOptions,
-    device: &'a Device,
 }
 
 impl Run<'_> {
-    fn labels(&self, range: &Range<usize>) -> Vec<&[Option<bool>]> {
-        let concepts = self.concepts.iter();
-        concepts.map(|c| &c.labels[range.clone()]).collect()
-    }
-
-    /// Encodes rows and hands every batch over, its range in the numbering of the source.
-    fn encode(
-        &self,
-        rows: &Range<usize>,
-        seen: &mut impl FnMut(usize),
-        mut each: impl FnMut(Range<usize>, &Active) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let part = self.source.sub(rows.clone())?;
-        scan(self.sae, &part, self.device, |range, active| {
-            finite(active, range.len())?;
-            seen(range.len());
-            each(rows.start + range.start..rows.start + range.end, active)
-        })
-    }
-
-    /// Class-mean differences of every concept on the training rows.
-    fn differences(&self, seen: &mut impl FnMut(usize)) -> Result<Vec<Vec<f64>>, Error> {
-        let mut means = ClassMeans::new(self.sae.d_sae(), self.concepts.len());
-        self.encode(&self.options.train, seen, |range, active| {
-            means.add_active(active, range.len(), &self.labels(&range));
-            Ok(())
-        })?;
-        let of = |(c, concept): (usize, &LabelledConcept)| {
-            means.differences(c, &format!("{}, training rows", concept.name))
-        };
-        Ok(self
-            .concepts
-            .iter()
-            .enumerate()
-            .map(of)
-            .collect::<Result<_, _>>()?)
-    }
-
     /// The activations of some rows and their ranked latents.
     fn side(
         &self,
@@ -254,7 +185,7 @@ impl Run<'_> {
             .iter()
             .map(|r| vec![0.0; rows.len() * r.len()])
             .collect();
-        self.encode(rows, seen, |range, active| {
+        self.rows.encode(rows, seen, |range, active| {
             let first = range.start - rows.start;
             for (row, latent, value) in active.each() {
                 for &(c, at) in slots.get(&latent).into_iter().flatten() {
@@ -264,7 +195,7 @@ impl Run<'_> {
             Ok(())
         })?;
         let mut x = Vec::new();
-        self.source.read_rows(rows.clone(), &mut x)?;
+        self.rows.source.read_rows(rows.clone(), &mut x)?;
         Ok(Side {
             range: rows.clone(),
             x,
@@ -272,22 +203,12 @@ impl Run<'_> {
         })
     }
 
-    /// The rows of `x` that count for a concept.
-    fn labelled(&self, c: usize, what: &str, side: &Side, x: &[f32]) -> Result<Labelled, Error> {
-        let concept = &self.concepts[c];
-        let labels = &concept.labels[side.range.clone()];
-        let width = x.len() / labels.len().max(1);
-        let rows = x.chunks(width.max(1)).zip(labels);
-        let (x, labels): (Vec<&[f32]>, Vec<bool>) =
-            rows.filter_map(|(x, l)| Some((x, (*l)?))).unzip();
-        let what = format!("{}, {what} rows", concept.name);
-        Ok(Labelled::new(what, x.concat(), width, labels)?)
-    }
-
     fn fit(&self, c: usize, ranked: &[usize], train: &Side, test: &Side) -> Result<Fitted, Error> {
         let fit = &self.options.fit;
-        let few = self.labelled(c, "training", train, &train.columns[c])?;
-        let few_test = self.labelled(c, "test", test, &test.columns[c])?;
+        let concept = &self.rows.concepts[c];
+        let of = |what: &str, side: &Side, x: &[f32]| concept.of(what, &side.range, x);
+        let few = of("training", train, &train.columns[c])?;
+        let few_test = of("test", test, &test.columns[c])?;
         let scores = |k: usize, on: &Labelled| -> Result<Scores, Error> {
             let probe = Probe::fit(&few.first_columns(k), fit)?;
             Ok(probe.scores(&on.first_columns(k)))
@@ -302,14 +223,14 @@ impl Run<'_> {
         let sparse = sparse.collect::<Result<_, Error>>()?;
         let f1 = (1..=MAIN.min(ranked.len())).map(|k| Ok(scores(k, &few)?.f1));
         let f1: Vec<f64> = f1.collect::<Result<_, Error>>()?;
-        let all = self.labelled(c, "training", train, &train.x)?;
+        let all = of("training", train, &train.x)?;
         let dense = Probe::fit(&all, fit)?;
         let found = ProbedConcept {
-            concept: self.concepts[c].name.clone(),
+            concept: concept.name.clone(),
             train: [few.rows(), few.positives()],
             test: [few_test.rows(), few_test.positives()],
             sparse,
-            dense: dense.scores(&self.labelled(c, "test", test, &test.x)?),
+            dense: dense.scores(&of("test", test, &test.x)?),
             main: ranked[..split_latents(&f1, self.options.jump)].to_vec(),
             absorbed: None,
         };
@@ -325,7 +246,7 @@ impl Run<'_> {
         test: &Side,
         seen: &mut impl FnMut(usize),
     ) -> Result<Probed, Error> {
-        let tpp = match self.sae.is_transcoder() {
+        let tpp = match self.rows.sae.is_transcoder() {
             false => Some(self.perturb(&mut fitted, differences, train, test, seen)?),
             true => None,
         };
@@ -343,17 +264,17 @@ impl Run<'_> {
         test: &Side,
         seen: &mut impl FnMut(usize),
     ) -> Result<Tpp, Error> {
-        let w_dec: Vec<f32> = block_on(device::read(self.sae.w_dec.clone()))?;
-        let b_dec: Vec<f32> = block_on(device::read(self.sae.b_dec.clone()))?;
+        let w_dec: Vec<f32> = block_on(device::read(self.rows.sae.w_dec.clone()))?;
+        let b_dec: Vec<f32> = block_on(device::read(self.rows.sae.b_dec.clone()))?;
         let mut absorptions: Vec<Absorption> = fitted
             .iter()
             .map(|f| Absorption::new(&w_dec, &f.dense, &f.found.main, self.options.limits))
             .collect::<Result<_, _>>()?;
         let mut ablation = self.ablation(fitted, differences, train, &w_dec)?;
-        let d = self.sae.d_in();
-        self.encode(&test.range, seen, |range, active| {
-            let labels = self.labels(&range);
-            for (row, latents) in rows(active, range.len()).iter().enumerate() {
+        let d = self.rows.sae.d_in();
+        self.rows.encode(&test.range, seen, |range, active| {
+            let labels = self.rows.labels(&range);
+            for (row, latents) in latents_of_rows(active, range.len()).iter().enumerate() {
                 let x = &test.x[(range.start - test.range.start + row) * d..][..d];
                 let of_row: Vec<Option<bool>> = labels.iter().map(|l| l[row]).collect();
                 ablation.add(x, latents, &of_row);
@@ -383,10 +304,10 @@ impl Run<'_> {
             balanced: true,
             ..self.options.fit
         };
-        let n = self.options.ablate.min(self.sae.d_sae());
+        let n = self.options.ablate.min(self.rows.sae.d_sae());
         let (mut probes, mut sets) = (Vec::new(), Vec::new());
         for (c, differences) in differences.iter().enumerate() {
-            let rows = self.labelled(c, "training", train, &train.x)?;
+            let rows = self.rows.concepts[c].of("training", &train.range, &train.x)?;
             let probe = Probe::fit_from(&rows, &fit, &fitted[c].dense)?;
             let set = most_effective(differences, w_dec, &probe, Effect::Towards, n)?;
             sets.push(set);
@@ -394,13 +315,4 @@ impl Run<'_> {
         }
         Ok(Ablation::new(w_dec, &probes, &sets)?)
     }
-}
-
-/// The latents of each of `n` rows.
-fn rows(active: &Active, n: usize) -> Vec<Vec<(usize, f32)>> {
-    let mut rows = vec![Vec::new(); n];
-    active
-        .each()
-        .for_each(|(row, latent, value)| rows[row].push((latent, value)));
-    rows
 }

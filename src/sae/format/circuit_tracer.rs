@@ -16,6 +16,11 @@ use crate::capture::store::write_whole;
 use crate::sae::{Activation, Sae};
 
 const CONFIG: &str = "config.yaml";
+/// Its names of the hooks, and SAELens's.
+const HOOKS: [(&str, &str); 2] = [
+    ("feature_input_hook", "hook_name"),
+    ("feature_output_hook", "hook_name_out"),
+];
 const THRESHOLD: &str = "activation_function.threshold";
 
 pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
@@ -131,16 +136,30 @@ impl Config {
         let Some(layer) = name.strip_prefix("layer_") else {
             return found;
         };
-        for (from, to) in [
-            ("feature_input_hook", "hook_name"),
-            ("feature_output_hook", "hook_name_out"),
-        ] {
+        for (from, to) in HOOKS {
             if let Some(hook) = self.get(from) {
                 found[to] = json!(format!("blocks.{layer}.{hook}"));
             }
         }
         found
     }
+}
+
+/// SAELens's names for what `config.yaml` says about the layers of a cross-layer transcoder; hooks are
+/// joined by commas.
+pub(super) fn metadata(dir: &Path, layers: usize) -> Result<Value, Error> {
+    let config = Config::open(&dir.join(CONFIG))?;
+    let mut found = json!({});
+    if let Some(model) = config.get("model_name") {
+        found["model_name"] = json!(model);
+    }
+    for (from, to) in HOOKS {
+        if let Some(hook) = config.get(from) {
+            let hooks = (0..layers).map(|l| format!("blocks.{l}.{hook}"));
+            found[to] = json!(hooks.collect::<Vec<_>>().join(","));
+        }
+    }
+    Ok(found)
 }
 
 pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<(), Error> {

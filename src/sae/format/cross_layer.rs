@@ -7,8 +7,8 @@ use burn::tensor::{Device, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    CONFIG, Error, Format, Tensors, WeightDtype, cannot, make_dir, malformed, object, read_json,
-    saelens, serialize, threshold, write_json,
+    CONFIG, Error, Format, Tensors, WeightDtype, cannot, circuit_tracer, make_dir, malformed,
+    object, read_json, saelens, serialize, threshold, write_json,
 };
 use crate::capture::store::write_whole;
 use crate::device;
@@ -30,7 +30,8 @@ fn is_ours(dir: &Path) -> bool {
 /// autoencoders, and `cfg.json` last.
 ///
 /// # Errors
-/// As [`save_as`](super::save_as).
+/// As [`save_as`](super::save_as), a tensor that overflows being named with its layer; layers before it
+/// are there then, and no `cfg.json`.
 pub async fn save_cross_layer(
     transcoder: &CrossLayer,
     dir: &Path,
@@ -39,13 +40,29 @@ pub async fn save_cross_layer(
 ) -> Result<(), Error> {
     let metadata = object(&metadata)?;
     for (l, sae) in transcoder.layers().iter().enumerate() {
-        saelens::save(sae, &layer_dir(dir, l), Value::Null, dtype).await?;
+        let saved = saelens::save(sae, &layer_dir(dir, l), Value::Null, dtype).await;
+        saved.map_err(|e| of_layer(e, l))?;
     }
     let config = json!({
         "architecture": ARCHITECTURE, "layers": transcoder.layers().len(),
         "d_in": transcoder.d_in(), "d_out": transcoder.d_out(), "metadata": metadata,
     });
     write_json(&dir.join(CONFIG), &config)
+}
+
+fn of_layer(error: Error, l: usize) -> Error {
+    match error {
+        Error::Overflow {
+            tensor,
+            value,
+            dtype,
+        } => Error::Overflow {
+            tensor: format!("layers.{l}.{tensor}"),
+            value,
+            dtype,
+        },
+        other => other,
+    }
 }
 
 fn layer_dir(dir: &Path, l: usize) -> std::path::PathBuf {
@@ -59,7 +76,7 @@ fn layer_dir(dir: &Path, l: usize) -> std::path::PathBuf {
 pub fn load_cross_layer(dir: &Path, device: &Device) -> Result<(CrossLayer, Value), Error> {
     let (layers, metadata) = match is_ours(dir) {
         true => ours(dir, device)?,
-        false => circuit_tracer(dir, device)?,
+        false => of_circuit_tracer(dir, device)?,
     };
     let transcoder = CrossLayer::new(layers).map_err(|e| malformed(dir, e))?;
     Ok((transcoder, metadata))
@@ -75,7 +92,7 @@ fn ours(dir: &Path, device: &Device) -> Result<(Vec<Sae>, Value), Error> {
     Ok((layers, config["metadata"].clone()))
 }
 
-fn circuit_tracer(dir: &Path, device: &Device) -> Result<(Vec<Sae>, Value), Error> {
+fn of_circuit_tracer(dir: &Path, device: &Device) -> Result<(Vec<Sae>, Value), Error> {
     let file = |side: &str, l: usize| dir.join(format!("W_{side}_{l}.safetensors"));
     let count = (0..).take_while(|l| file("enc", *l).exists()).count();
     let layer = |l: usize| {
@@ -90,6 +107,9 @@ fn circuit_tracer(dir: &Path, device: &Device) -> Result<(Vec<Sae>, Value), Erro
             let reason = format!("tensor `{name}` is {shape:?}; [d_sae, layers, d] is wanted");
             return Err(malformed(&dec.path, reason));
         };
+        if [d_sae, d_in, d_out].contains(&0) {
+            return Err(malformed(&dec.path, format!("tensor `{name}` is empty")));
+        }
         if (rows, sites) != (d_sae, count - l) {
             let reason = format!(
                 "tensor `{name}` writes from {rows} latents to {sites} layers; {d_sae} and {} are wanted",
@@ -104,7 +124,8 @@ fn circuit_tracer(dir: &Path, device: &Device) -> Result<(Vec<Sae>, Value), Erro
         Ok(Sae {
             w_enc: enc.r2(&format!("W_enc_{l}"), [d_sae, d_in], device)?,
             b_enc: enc.r1(&format!("b_enc_{l}"), d_sae, device)?,
-            w_dec: flat(dec.values(&name, &[rows, sites, d_out])?, d_sae, device),
+            w_dec: Tensor::<1>::from_data(dec.values(&name, &[rows, sites, d_out])?, device)
+                .reshape([rows, sites * d_out]),
             b_dec: Tensor::from_data(&b_dec[..], device),
             w_skip: None,
             transcoder: true,
@@ -119,12 +140,7 @@ fn circuit_tracer(dir: &Path, device: &Device) -> Result<(Vec<Sae>, Value), Erro
         })
     };
     let layers = (0..count).map(layer).collect::<Result<_, _>>()?;
-    Ok((layers, json!({})))
-}
-
-/// Values of as many rows as a matrix.
-fn flat(values: &[f32], rows: usize, device: &Device) -> Tensor<2> {
-    Tensor::<1>::from_data(values, device).reshape([rows as i64, -1])
+    Ok((layers, circuit_tracer::metadata(dir, count)?))
 }
 
 /// Writes a cross-layer transcoder for circuit-tracer. A [`BatchTopK`](Activation::BatchTopK) layer is

@@ -79,7 +79,7 @@ pub(super) async fn write(sae: &Sae, metadata: &Value, path: &Path) -> Result<()
     if !matches!(sae.activation, Activation::Relu) {
         return Err(no_place(sae, FORMAT));
     }
-    if sae.w_skip.is_some() || sae.d_in() != sae.d_out() || !sae.d_in().is_multiple_of(sae.sites) {
+    if sae.is_transcoder() || !sae.d_in().is_multiple_of(sae.sites) {
         let what = "a transcoder, nor sites of several widths";
         return Err(cannot(FORMAT, what));
     }

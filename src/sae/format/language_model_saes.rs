@@ -10,6 +10,7 @@ use super::llama_scope::{Config, norms, root};
 use super::{
     CONFIG as SAELENS, Error, Format, Loaded, Tensors, WEIGHTS, cannot, make_dir, malformed, named,
     object, serialize, threshold, top_k, unit_decoder, without_subtraction, write_json,
+    writes_elsewhere,
 };
 use crate::capture::store::write_whole;
 use crate::device;
@@ -73,7 +74,7 @@ pub(super) fn read(path: &Path, device: &Device) -> Result<Loaded, Error> {
         b_dec: b_dec / scale_out,
         w_skip: None,
         subtract_b_dec: false,
-        transcoder: false,
+        transcoder: writes_elsewhere(&config.metadata()),
         sites: 1,
     };
     let topk = matches!(sae.activation, Activation::TopK { .. });
@@ -150,8 +151,7 @@ fn activation(
 
 pub(super) async fn write(sae: &Sae, metadata: &Value, dir: &Path) -> Result<(), Error> {
     if sae.is_transcoder() {
-        let what = "a skip, or an output of another width than the input";
-        return Err(cannot(FORMAT, what));
+        return Err(cannot(FORMAT, "a transcoder"));
     }
     let (function, thresholds) = settings(sae).await?;
     let sae = without_subtraction(sae.clone());

@@ -176,8 +176,7 @@ pub(super) fn norms(w_dec: &Tensor<2>) -> Tensor<1> {
 
 pub(super) async fn write(sae: &Sae, metadata: &Value, dir: &Path) -> Result<(), Error> {
     if sae.is_transcoder() {
-        let what = "a skip, or an output of another width than the input";
-        return Err(cannot(Format::LlamaScope, what));
+        return Err(cannot(Format::LlamaScope, "a transcoder"));
     }
     let activation = settings(sae).await?;
     let sae = without_subtraction(sae.clone());

@@ -45,7 +45,7 @@ pub struct Card<'a> {
     /// What it responds to.
     pub feature: &'a Feature,
     /// The tokens that it raises and lowers most, as
-    /// [`promoted`](crate::sae::features::promoted) finds them.
+    /// [`promoted`] finds them.
     pub logits: &'a (TokenLogits, TokenLogits),
     /// Its decoder's row `[d_out]`.
     pub vector: &'a [f32],

@@ -25,7 +25,8 @@ pub(super) struct Contexts {
 
 impl Contexts {
     /// # Errors
-    /// [`Error::Config`]: the job reads from no model, or its batch is not of whole contexts.
+    /// [`Error::Config`]: the job reads from no model, its batch is not of whole contexts, or the model
+    /// has no such hooks or no predictions.
     pub(super) fn new(job: &Job, settings: EndToEnd, seed: u64) -> Result<Self, Error> {
         let bad = |text: String| Err(Error::Config(text));
         let Some(live) = job.source.model().cloned() else {
@@ -55,7 +56,7 @@ impl Contexts {
                 .filter_map(|s| s.hook_name().map(str::to_owned))
                 .collect()
         };
-        Ok(Self {
+        let all = Self {
             hooks: [
                 names(&job.source),
                 job.target.as_ref().map(names).unwrap_or_default(),
@@ -67,7 +68,10 @@ impl Contexts {
             seed,
             epoch: None,
             order: Vec::new(),
-        })
+        };
+        // What the model does not have, or cannot do, is refused before anything is written.
+        all.pass(&all.live.tokens([all.range.start]))?;
+        Ok(all)
     }
 
     /// The tokens of a step, counted from 1.

@@ -38,6 +38,9 @@ pub struct RunInfo {
     pub d_out: usize,
     /// The store's manifest, where the source is a store.
     pub store: Option<Manifest>,
+    /// Those of the other stores that it reads, where there are such.
+    #[serde(default)]
+    pub other_stores: Vec<Manifest>,
     /// The model and the text, where the source is a model that runs.
     #[serde(default)]
     pub live: Option<LiveInfo>,
@@ -110,6 +113,7 @@ pub(super) fn describe(
         d_in: source.width(),
         d_out: target.unwrap_or(source).width(),
         store: source.store().map(|s| s.manifest().clone()),
+        other_stores: other_stores(job),
         live: source.model().map(|live| live.info().clone()),
         hook: hook_of(source),
         target_hook: target.and_then(hook_of),
@@ -118,6 +122,20 @@ pub(super) fn describe(
         order_seed: order,
         config: job.config.clone(),
     }
+}
+
+/// The manifests of all stores but that of the first source.
+fn other_stores(job: &Job) -> Vec<Manifest> {
+    let mut seen: Vec<&Path> = job.source.store().map(|s| s.dir()).into_iter().collect();
+    let mut found = Vec::new();
+    let parts = job.reads().flat_map(Source::parts);
+    for store in parts.filter_map(Source::store) {
+        if !seen.contains(&store.dir()) {
+            seen.push(store.dir());
+            found.push(store.manifest().clone());
+        }
+    }
+    found
 }
 
 /// The hook; several, side by side, are joined by commas.
@@ -206,13 +224,16 @@ fn difference(there: &[u8], wanted: &RunInfo) -> Option<String> {
 
 fn first_difference(path: &str, a: &serde_json::Value, b: &serde_json::Value) -> Option<String> {
     if let (Some(a), Some(b)) = (a.as_object(), b.as_object()) {
-        return a.iter().find_map(|(key, v)| {
+        let null = serde_json::Value::Null;
+        let new = b.keys().filter(|key| !a.contains_key(*key));
+        let mut all = a.iter().chain(new.map(|key| (key, &null)));
+        return all.find_map(|(key, v)| {
             let path = if path.is_empty() {
                 key.clone()
             } else {
                 format!("{path}.{key}")
             };
-            first_difference(&path, v, b.get(key).unwrap_or(&serde_json::Value::Null))
+            first_difference(&path, v, b.get(key).unwrap_or(&null))
         });
     }
     (a != b).then(|| format!("{path} is {a} there and {b} now"))

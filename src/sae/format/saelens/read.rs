@@ -177,9 +177,7 @@ impl File<'_> {
     fn sites(&self, d_in: usize, d_out: usize) -> Result<usize, Error> {
         let sites = &self.mark()["sites"];
         match whole(sites) {
-            Some(n) if d_out.is_multiple_of(n) && (d_in != d_out || d_in.is_multiple_of(n)) => {
-                Ok(n)
-            }
+            Some(n) if d_out.is_multiple_of(n) => Ok(n),
             None if sites.is_null() => Ok(1),
             _ => Err(self.bad(format!("{sites} sites in rows of {d_in}"))),
         }
