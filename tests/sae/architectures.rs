@@ -275,10 +275,9 @@ type Named = (Vec<(&'static str, Vec<f64>)>, f64);
 /// The names of an activation's own parameters.
 const OWN: [&str; 2] = ["threshold or r_mag", "b_mag"];
 
-fn ours(case: &Case) -> Named {
-    let cpu = Device::cpu();
-    let (sae, (x, y)) = (case.sae(&cpu), case.batch(&cpu));
-    let result = block_on(backward(&sae, x, y, &case.now(&cpu), &case.config));
+fn ours(case: &Case, device: &Device) -> Named {
+    let (sae, (x, y)) = (case.sae(device), case.batch(device));
+    let result = block_on(backward(&sae, x, y, &case.now(device), &case.config));
     let (grads, losses) = result.unwrap();
     let fired = read64(grads.fired.sum())[0];
     assert!(fired > 0.0, "{}: nothing fired", case.name);
@@ -342,12 +341,11 @@ fn by_autodiff(case: &Case) -> Named {
     (all, read64(loss)[0])
 }
 
-#[test]
-fn every_architecture_has_the_gradients_of_its_loss() {
+fn has_the_gradients_of_its_loss(device: &Device) {
     let mut wrong = Vec::new();
     for case in cases() {
         let name = format!("{} of {}", case.name, case.config.d_sae);
-        let ((ours, our_loss), (theirs, loss)) = (ours(&case), by_autodiff(&case));
+        let ((ours, our_loss), (theirs, loss)) = (ours(&case, device), by_autodiff(&case));
         if (our_loss - loss).abs() > 1e-5 * loss {
             wrong.push(format!("{name}: loss {our_loss}, {loss}"));
         }
@@ -363,4 +361,15 @@ fn every_architecture_has_the_gradients_of_its_loss() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_architecture_has_the_gradients_of_its_loss() {
+    has_the_gradients_of_its_loss(&Device::cpu());
+}
+
+#[test]
+#[ignore = "needs a wgpu adapter"]
+fn every_architecture_has_the_gradients_of_its_loss_on_the_gpu() {
+    has_the_gradients_of_its_loss(&shared::gpu());
 }
