@@ -13,15 +13,15 @@ use crate::ops::{self, BatchTopk, ByLatent, LatentSums};
     reason = "a few a step, and most are lists"
 )]
 pub(super) enum Places {
-    Listed(Listed),
+    Listed(Arc<Listed>),
     All,
 }
 
-/// Latents `[n, k]`, and their entries by latent from when that is first asked for.
-#[derive(Clone, Debug)]
+/// Latents `[n, k]`, and their entries by latent from when these are first asked for.
+#[derive(Debug)]
 pub(super) struct Listed {
     pub(super) latents: Tensor<2, Int>,
-    by_latent: Arc<OnceLock<ByLatent>>,
+    by_latent: OnceLock<ByLatent>,
 }
 
 impl Listed {
@@ -90,10 +90,10 @@ impl Places {
     }
 
     pub(super) fn listed(latents: Tensor<2, Int>) -> Self {
-        Self::Listed(Listed {
+        Self::Listed(Arc::new(Listed {
             latents,
-            by_latent: Arc::default(),
-        })
+            by_latent: OnceLock::new(),
+        }))
     }
 
     pub(super) fn list(&self) -> Option<&Listed> {
@@ -106,7 +106,7 @@ impl Places {
     /// The same places `first` latents further on.
     pub(super) fn shifted(self, first: usize) -> Self {
         match self {
-            Self::Listed(list) => Self::listed(list.latents.add_scalar(first as i64)),
+            Self::Listed(list) => Self::listed(list.latents.clone().add_scalar(first as i64)),
             Self::All => Self::All,
         }
     }
