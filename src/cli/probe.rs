@@ -3,34 +3,19 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::sae::{open_source, read_raw};
+use super::sae::open_raw;
 use super::{DeviceOption, Failure, bar, print_json, rows};
+use crate::Device;
 use crate::capture::concepts::{Concept, stretches};
 use crate::capture::store::Source;
 use crate::model::{self, Network};
+use crate::sae::Sae;
 use crate::sae::eval::{LabelledConcept, Probed, ProbedConcept, ProbingOptions, probe_concepts};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The autoencoder's directory.
-    sae: PathBuf,
-    /// A store directory, or STORE:HOOK.
-    store: String,
-    /// The hook, where it is not the one the autoencoder was trained on.
-    #[arg(long)]
-    hook: Option<String>,
-    /// Concepts, like capital,in_quotes. Default: all that the rows have enough of.
-    #[arg(long, value_delimiter = ',')]
-    concepts: Vec<Concept>,
-    /// The model whose tokens they are, where the store's model is not an embedded one.
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Rows to fit probes on.
-    #[arg(long, default_value = "..80%")]
-    train: String,
-    /// Rows to measure them on.
-    #[arg(long, default_value = "80%..")]
-    test: String,
+    #[command(flatten)]
+    about: Labelled,
     /// Latents of the sparse probes.
     #[arg(long, value_delimiter = ',', default_value = "1,2,5")]
     k: Vec<usize>,
@@ -44,26 +29,75 @@ pub(super) struct Options {
     device: DeviceOption,
 }
 
+/// An autoencoder, rows whose tokens label them, and which of them are for what.
+#[derive(Debug, Args)]
+pub(super) struct Labelled {
+    /// The autoencoder: its directory, or another tool's directory or weight file.
+    sae: PathBuf,
+    /// A store directory, or STORE:HOOK.
+    store: String,
+    /// The hook, where it is not the one the autoencoder was trained on.
+    #[arg(long)]
+    hook: Option<String>,
+    /// Concepts, like capital,in_quotes. Default: all that the rows have enough of.
+    #[arg(long, value_delimiter = ',')]
+    concepts: Vec<Concept>,
+    /// The model whose tokens they are, where the store's model is not an embedded one.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Rows to choose latents and fit probes on.
+    #[arg(long, default_value = "..80%")]
+    train: String,
+    /// Rows to measure on.
+    #[arg(long, default_value = "80%..")]
+    test: String,
+}
+
+/// What [`Labelled`] opens.
+pub(super) struct Opened {
+    pub(super) sae: Sae,
+    pub(super) source: Source,
+    pub(super) train: Range<usize>,
+    pub(super) test: Range<usize>,
+    pub(super) concepts: Vec<LabelledConcept>,
+}
+
+impl Labelled {
+    pub(super) fn open(&self, device: &Device) -> Result<Opened, Failure> {
+        let (sae, source) = open_raw(&self.sae, &self.store, self.hook.as_deref(), device)?;
+        let train = rows(&self.train, source.rows())?;
+        let test = rows(&self.test, source.rows())?;
+        if train.start < test.end && test.start < train.end {
+            return Err(format!("--train {train:?} and --test {test:?} share rows").into());
+        }
+        let network = |id: &str| match &self.model {
+            Some(path) => model::load(path, device),
+            None => model::load(id, device),
+        };
+        let concepts = label(&source, &self.concepts, &[&train, &test], network)?;
+        Ok(Opened {
+            sae,
+            source,
+            train,
+            test,
+            concepts,
+        })
+    }
+}
+
 /// Rows of each class that a concept needs among the training and the test rows, if it is not asked
 /// for by name.
 const ENOUGH: usize = 10;
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let device = options.device.open()?;
-    let (sae, trained) = read_raw(&options.sae, &device)?;
-    let is_store = std::path::Path::new(&options.store).is_dir();
-    let hook = options.hook.clone().or(trained.filter(|_| is_store));
-    let source = open_source(&options.store, hook.as_deref())?;
-    let train = rows(&options.train, source.rows())?;
-    let test = rows(&options.test, source.rows())?;
-    if train.start < test.end && test.start < train.end {
-        return Err(format!("--train {train:?} and --test {test:?} share rows").into());
-    }
-    let network = |id: &str| match &options.model {
-        Some(path) => model::load(path, &device),
-        None => model::load(id, &device),
-    };
-    let concepts = label(&source, &options.concepts, &[&train, &test], network)?;
+    let Opened {
+        sae,
+        source,
+        train,
+        test,
+        concepts,
+    } = options.about.open(&device)?;
     let probing = ProbingOptions {
         k: options.k.clone(),
         ablate: options.ablate,
@@ -81,7 +115,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// The concepts asked for, or those with enough rows of both classes everywhere.
-pub(super) fn label(
+fn label(
     source: &Source,
     asked: &[Concept],
     sides: &[&Range<usize>],

@@ -1,38 +1,16 @@
 //! `inscape sae scr`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::probe::label;
-use super::sae::open_raw;
-use super::{DeviceOption, Failure, bar, print_json, rows};
-use crate::capture::concepts::Concept;
-use crate::model;
+use super::probe::{Labelled, Opened};
+use super::{DeviceOption, Failure, bar, print_json};
 use crate::sae::eval::{RemovalOptions, Removed, ScrAt, TppAt, remove_concepts};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The autoencoder: its directory, or another tool's directory or weight file.
-    sae: PathBuf,
-    /// A store directory, or STORE:HOOK.
-    store: String,
-    /// The hook, where it is not the one the autoencoder was trained on.
-    #[arg(long)]
-    hook: Option<String>,
-    /// Concepts, like capital,in_quotes. Default: all that the rows have enough of.
-    #[arg(long, value_delimiter = ',')]
-    concepts: Vec<Concept>,
-    /// The model whose tokens they are, where the store's model is not an embedded one.
-    #[arg(long)]
-    model: Option<PathBuf>,
-    /// Rows to choose latents and fit probes on.
-    #[arg(long, default_value = "..80%")]
-    train: String,
-    /// Rows to measure on.
-    #[arg(long, default_value = "80%..")]
-    test: String,
+    #[command(flatten)]
+    about: Labelled,
     /// Latents to ablate, each number by itself.
     #[arg(long, value_delimiter = ',', default_value = "2,5,10,20,50")]
     k: Vec<usize>,
@@ -48,18 +26,13 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let device = options.device.open()?;
-    let hook = options.hook.as_deref();
-    let (sae, source) = open_raw(&options.sae, &options.store, hook, &device)?;
-    let train = rows(&options.train, source.rows())?;
-    let test = rows(&options.test, source.rows())?;
-    if train.start < test.end && test.start < train.end {
-        return Err(format!("--train {train:?} and --test {test:?} share rows").into());
-    }
-    let network = |id: &str| match &options.model {
-        Some(path) => model::load(path, &device),
-        None => model::load(id, &device),
-    };
-    let concepts = label(&source, &options.concepts, &[&train, &test], network)?;
+    let Opened {
+        sae,
+        source,
+        train,
+        test,
+        concepts,
+    } = options.about.open(&device)?;
     let progress = bar("scr", "rows", (train.len() + test.len()) as u64);
     let seen = |n| progress.inc(n as u64);
     let removal = RemovalOptions {
