@@ -77,10 +77,15 @@ impl CrossLayer {
     /// If `x` has another width.
     pub fn reconstruct(&self, x: Tensor<2>) -> Tensor<2> {
         self.check_width(&x);
+        let layers = self.layers.iter().enumerate();
+        self.sum(layers.map(|(l, sae)| sae.reconstruct(column_block(&x, l, self.d_in()))))
+    }
+
+    /// What is written to each layer, side by side, of what every layer writes.
+    pub(super) fn sum(&self, written: impl Iterator<Item = Tensor<2>>) -> Tensor<2> {
         let d_out = self.d_out();
         let mut made: Vec<Option<Tensor<2>>> = vec![None; self.layers.len()];
-        for (l, sae) in self.layers.iter().enumerate() {
-            let written = sae.reconstruct(column_block(&x, l, self.d_in()));
+        for (l, written) in written.enumerate() {
             for (site, sum) in made[l..].iter_mut().enumerate() {
                 let part = column_block(&written, site, d_out);
                 *sum = Some(sum.take().map_or(part.clone(), |sum| sum + part));
@@ -160,17 +165,12 @@ impl CrossLayerTrainer {
 
     /// The transcoder, acting on inputs as they were given.
     pub fn transcoder(&self) -> CrossLayer {
-        let outputs: Vec<f64> = self.layers.iter().map(|t| 1.0 / t.scale[1]).collect();
-        let layer = |(l, trainer): (usize, &Trainer)| {
+        let columns = self.output_columns(|scale| 1.0 / scale);
+        let [width] = columns.dims();
+        let layer = |trainer: &Trainer| {
             let sae = trainer.ema.as_ref().unwrap_or(&trainer.sae).clone();
             let sae = sae.rescale_both([1.0 / trainer.scale[0], 1.0]);
-            let d_out = sae.d_out() / (self.layers.len() - l);
-            let device = sae.b_enc.device();
-            let columns = outputs[l..].iter();
-            let columns: Vec<f32> = columns
-                .flat_map(|s| std::iter::repeat_n(*s as f32, d_out))
-                .collect();
-            let columns = Tensor::<1>::from_data(&columns[..], &device);
+            let columns = columns.clone().narrow(0, width - sae.d_out(), sae.d_out());
             Sae {
                 w_dec: sae.w_dec * columns.clone().unsqueeze(),
                 b_dec: sae.b_dec * columns,
@@ -178,7 +178,7 @@ impl CrossLayerTrainer {
             }
         };
         CrossLayer {
-            layers: self.layers.iter().enumerate().map(layer).collect(),
+            layers: self.layers.iter().map(layer).collect(),
         }
     }
 
@@ -232,7 +232,7 @@ impl CrossLayerTrainer {
     /// # Panics
     /// If the widths do not fit, or the same is to be written as was read.
     pub async fn step_end_to_end(&mut self, pass: &EndToEndPass<'_>) -> Result<(), Error> {
-        let scales = self.output_scales();
+        let scales = self.output_columns(|scale| scale);
         let judge = |made: Tensor<2>| {
             let (loss, signal) = pass.judge(made / scales.clone().unsqueeze());
             (loss, signal / scales.clone().unsqueeze())
@@ -242,11 +242,11 @@ impl CrossLayerTrainer {
             .await
     }
 
-    /// What each column of what is written is multiplied by while training.
-    fn output_scales(&self) -> Tensor<1> {
+    /// A number for each column of what is written, made of what it is multiplied by while training.
+    fn output_columns(&self, of: impl Fn(f64) -> f64) -> Tensor<1> {
         let last = &self.layers[self.layers.len() - 1].sae;
         let layers = self.layers.iter();
-        let columns = layers.flat_map(|t| std::iter::repeat_n(t.scale[1] as f32, last.d_out()));
+        let columns = layers.flat_map(|t| std::iter::repeat_n(of(t.scale[1]) as f32, last.d_out()));
         let columns: Vec<f32> = columns.collect();
         Tensor::from_data(&columns[..], &last.b_enc.device())
     }

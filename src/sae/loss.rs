@@ -125,6 +125,21 @@ pub(super) struct Outcome {
     pub(super) smallest: Option<Tensor<1>>,
 }
 
+impl Outcome {
+    /// Of a reconstruction and the terms of its loss, before anything is added.
+    pub(super) fn of(judged: Judged, terms: Vec<Term>) -> Self {
+        Self {
+            terms,
+            error: judged.error,
+            signal: judged.signal,
+            loss: judged.loss,
+            activation: Vec::new(),
+            lengths: None,
+            smallest: None,
+        }
+    }
+}
+
 /// One term of the loss, by the latents that it reaches.
 pub(super) struct Term {
     pub(super) at: Places,

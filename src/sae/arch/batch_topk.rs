@@ -27,20 +27,9 @@ pub(in crate::sae) fn finish(
     (at, values, smallest): (Places, Tensor<2>, Smallest),
     judged: Judged,
 ) -> Outcome {
-    let Judged {
-        error,
-        loss,
-        signal,
-    } = judged;
-    let mut outcome = Outcome {
-        terms: vec![Term::new(pass.sae, at, values, signal.clone())],
-        error,
-        signal,
-        loss,
-        activation: Vec::new(),
-        lengths: None,
-        smallest: Some(smallest.0),
-    };
+    let term = Term::new(pass.sae, at, values, judged.signal.clone());
+    let mut outcome = Outcome::of(judged, vec![term]);
+    outcome.smallest = Some(smallest.0);
     add_auxiliary(pass, &mut outcome);
     outcome
 }

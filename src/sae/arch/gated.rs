@@ -58,36 +58,35 @@ pub(in crate::sae) fn finish(
         on,
         stretch,
     } = gates;
-    let Judged {
-        error,
-        loss,
-        mut signal,
-    } = judged;
     let auxiliary = pass.judged(pass.error(&at, gate.clone()));
     let (aux_loss, aux_signal) = (auxiliary.loss, auxiliary.signal);
     let weights = at.pick(&pass.weights());
     let lambda = settings.l1 * pass.now.sparsity / pass.rows() as f64;
-    let loss = loss + aux_loss + total(gate.clone() * weights.clone()) * lambda;
+    let more = (aux_loss, total(gate.clone() * weights.clone()) * lambda);
     let lengths = pass.by_lengths(&at, gate.clone() * lambda);
 
     let w_dec = &pass.sae.w_dec;
-    let by_value = at.dot(signal.clone(), w_dec.clone()) * values.clone().sign();
+    let by_value = at.dot(judged.signal.clone(), w_dec.clone()) * values.clone().sign();
     let by_gate = (at.dot(aux_signal.clone(), w_dec.clone()) + weights * lambda) * on;
     let by_stretched = by_value.clone() * stretch;
     let d_sae = pass.sae.d_sae();
     let by_r_mag = at.totals(by_stretched.clone() * product, d_sae);
     let by_b_mag = at.totals(by_value, d_sae);
-    let mut terms = vec![Term {
+    let term = Term {
         at: at.clone(),
         values,
         dz: by_stretched + by_gate.clone(),
         db: Some(by_gate.clone()),
-        signal: signal.clone(),
+        signal: judged.signal.clone(),
         counted: true,
-    }];
+    };
+    let mut outcome = Outcome::of(judged, vec![term]);
+    outcome.loss = outcome.loss + more.0 + more.1;
+    outcome.activation = vec![by_r_mag, by_b_mag];
+    outcome.lengths = lengths;
     if settings.aux_to_decoder {
-        signal = signal + aux_signal.clone();
-        terms.push(Term {
+        outcome.signal = outcome.signal + aux_signal.clone();
+        outcome.terms.push(Term {
             at,
             values: gate,
             dz: by_gate.zeros_like(),
@@ -96,13 +95,5 @@ pub(in crate::sae) fn finish(
             counted: false,
         });
     }
-    Outcome {
-        terms,
-        error,
-        signal,
-        loss,
-        activation: vec![by_r_mag, by_b_mag],
-        lengths,
-        smallest: None,
-    }
+    outcome
 }

@@ -72,14 +72,9 @@ pub(in crate::sae) fn finish(
     (values, near): (Tensor<2>, Near),
     judged: Judged,
 ) -> Outcome {
-    let Judged {
-        error,
-        loss,
-        signal,
-    } = judged;
     let penalty = penalty(pass, &settings.penalty, &near, &values);
 
-    let mut by_value = near.at.dot(signal.clone(), pass.sae.w_dec.clone());
+    let mut by_value = near.at.dot(judged.signal.clone(), pass.sae.w_dec.clone());
     if let Some(more) = penalty.by_value {
         by_value = by_value + more;
     }
@@ -95,18 +90,13 @@ pub(in crate::sae) fn finish(
         values,
         dz: by_value * near.on,
         db: None,
-        signal: signal.clone(),
+        signal: judged.signal.clone(),
         counted: true,
     };
-    let mut outcome = Outcome {
-        terms: vec![term],
-        error,
-        signal,
-        loss: loss + penalty.loss,
-        activation: vec![by_threshold],
-        lengths: penalty.lengths,
-        smallest: None,
-    };
+    let mut outcome = Outcome::of(judged, vec![term]);
+    outcome.loss = outcome.loss + penalty.loss;
+    outcome.activation = vec![by_threshold];
+    outcome.lengths = penalty.lengths;
     add_pre_act(pass, settings, threshold(pass), &mut outcome);
     outcome
 }

@@ -8,7 +8,7 @@ use super::topk::add_auxiliary;
 use crate::device::Error;
 use crate::ops::BatchTopk;
 use crate::sae::config::Matryoshka;
-use crate::sae::loss::{Outcome, Pass, Term};
+use crate::sae::loss::{Judged, Outcome, Pass, Term};
 use crate::sae::places::Places;
 
 /// One group of latents, with the reconstruction from it and all before it.
@@ -97,13 +97,10 @@ fn joined(pass: &Pass, groups: Vec<Group>, error: Tensor<2>) -> Outcome {
         ));
     }
     terms.reverse();
-    Outcome {
-        terms,
+    let judged = Judged {
         error,
-        signal: following,
         loss,
-        activation: Vec::new(),
-        lengths: None,
-        smallest: None,
-    }
+        signal: following,
+    };
+    Outcome::of(judged, terms)
 }

@@ -28,12 +28,7 @@ pub(in crate::sae) fn finish(
     values: Tensor<2>,
     judged: Judged,
 ) -> Outcome {
-    let Judged {
-        error,
-        loss,
-        signal,
-    } = judged;
-    let mut term = Term::new(pass.sae, at, values.clone(), signal.clone());
+    let mut term = Term::new(pass.sae, at, values.clone(), judged.signal.clone());
 
     let (p, lambda) = (
         pass.now.p,
@@ -54,13 +49,8 @@ pub(in crate::sae) fn finish(
     let each = factor.clone().unsqueeze::<2>();
     term.dz = term.dz + slope * weights * each.clone();
     let lengths = pass.by_lengths(&term.at, powers * each);
-    Outcome {
-        terms: vec![term],
-        error,
-        signal,
-        loss: loss + sum * factor,
-        activation: Vec::new(),
-        lengths,
-        smallest: None,
-    }
+    let mut outcome = Outcome::of(judged, vec![term]);
+    outcome.loss = outcome.loss + sum * factor;
+    outcome.lengths = lengths;
+    outcome
 }

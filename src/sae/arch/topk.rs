@@ -28,26 +28,14 @@ pub(in crate::sae) fn finish(
     (at, values, largest): (Places, Tensor<2>, Largest),
     judged: Judged,
 ) -> Outcome {
-    let Judged {
-        error,
-        mut loss,
-        mut signal,
-    } = judged;
-    let mut terms = vec![Term::new(pass.sae, at, values, signal.clone())];
+    let term = Term::new(pass.sae, at, values, judged.signal.clone());
+    let mut outcome = Outcome::of(judged, vec![term]);
     if let Some((all, all_values)) = largest.0 {
         let (more, by_more, term) = multi(pass, all, all_values);
-        (loss, signal) = (loss + more, signal + by_more);
-        terms.push(term);
+        outcome.loss = outcome.loss + more;
+        outcome.signal = outcome.signal + by_more;
+        outcome.terms.push(term);
     }
-    let mut outcome = Outcome {
-        terms,
-        error,
-        signal,
-        loss,
-        activation: Vec::new(),
-        lengths: None,
-        smallest: None,
-    };
     add_auxiliary(pass, &mut outcome);
     outcome
 }

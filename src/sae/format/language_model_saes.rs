@@ -101,15 +101,8 @@ fn weights(path: &Path, dir: &Path) -> PathBuf {
 
 /// By what inputs and outputs were multiplied.
 fn scales(config: &Config, tensors: &Tensors, d: usize) -> Result<[f64; 2], Error> {
-    let mode = &config.json["norm_activation"];
-    match mode.as_str() {
-        Some("inference") => return Ok([1.0, 1.0]),
-        Some("dataset-wise") => {}
-        None if mode.is_null() => {}
-        _ => {
-            let reason = "not supported, as it depends on each input";
-            return Err(config.bad(format!("`norm_activation` is {mode}: {reason}")));
-        }
+    if !config.is_scaled()? {
+        return Ok([1.0, 1.0]);
     }
     let scale = |side: &str| {
         let hook = &config.json[side];

@@ -95,17 +95,24 @@ impl Config {
         }
     }
 
-    /// By what inputs and outputs were multiplied: √d over their mean norm in the data.
-    fn scales(&self, d: usize) -> Result<[f64; 2], Error> {
+    /// Whether inputs and outputs were multiplied by factors of the data set.
+    pub(super) fn is_scaled(&self) -> Result<bool, Error> {
         let mode = &self.json["norm_activation"];
         match mode.as_str() {
-            Some("inference") => return Ok([1.0, 1.0]),
-            Some("dataset-wise") => {}
-            None if mode.is_null() => {}
+            Some("inference") => Ok(false),
+            Some("dataset-wise") => Ok(true),
+            None if mode.is_null() => Ok(true),
             _ => {
                 let reason = "not supported, as it depends on each input";
-                return Err(self.bad(format!("`norm_activation` is {mode}: {reason}")));
+                Err(self.bad(format!("`norm_activation` is {mode}: {reason}")))
             }
+        }
+    }
+
+    /// By what inputs and outputs were multiplied: √d over their mean norm in the data.
+    fn scales(&self, d: usize) -> Result<[f64; 2], Error> {
+        if !self.is_scaled()? {
+            return Ok([1.0, 1.0]);
         }
         let scale = |side: &str| {
             let norm = &self.json["dataset_average_activation_norm"][side];

@@ -118,11 +118,16 @@ pub fn evaluate_cross_layer(
     }
     let mut all: Vec<_> = layers.iter().map(|l| Accumulator::new(l.d_sae())).collect();
     each_pair([source, target], device, |x, y, done| {
-        let made = transcoder.reconstruct(x.clone());
-        for (l, (sae, sums)) in layers.iter().zip(&mut all).enumerate() {
-            let of = |all: &Tensor<2>, d| column_block(all, l, d);
-            let latents = block_on(sae.encode(of(&x, d_in)).compact())?;
-            block_on(sums.add_made(sae, latents, of(&y, d_out), of(&made, d_out)))?;
+        let mut latents = Vec::new();
+        for (l, sae) in layers.iter().enumerate() {
+            latents.push(block_on(sae.encode(column_block(&x, l, d_in)).compact())?);
+        }
+        let written = layers.iter().zip(&latents);
+        let made = transcoder.sum(written.map(|(sae, latents)| sae.decode(latents)));
+        let layers = layers.iter().zip(latents).zip(&mut all);
+        for (l, ((sae, latents), sums)) in layers.enumerate() {
+            let of = |all: &Tensor<2>| column_block(all, l, d_out);
+            block_on(sums.add_made(sae, latents, of(&y), of(&made)))?;
         }
         seen(done);
         Ok(())
