@@ -33,6 +33,12 @@ pub(super) trait Family: Copy + fmt::Display {
 
     /// The value for two representations that were made ready for this metric, of equally many rows.
     async fn compare(self, a: &Self::Kept, b: &Self::Kept) -> Result<f64, Error>;
+
+    /// What is kept of the same rows in another order, where that costs less than to prepare them: row
+    /// `i` of the new is row `order[i]` of the old.
+    fn reordered(_kept: &Self::Kept, _order: &[usize]) -> Option<Self::Kept> {
+        None
+    }
 }
 
 /// What the values of a metric mean.
@@ -53,6 +59,8 @@ pub struct Facts {
     pub most_rows: Option<usize>,
     /// Whether both sides need equally many columns.
     pub equal_widths: bool,
+    /// Whether the value changes when both sides are put in another order: batches, folds, anchors.
+    pub rows_in_order: bool,
 }
 
 impl Facts {
@@ -66,6 +74,7 @@ impl Facts {
             fewest_rows,
             most_rows: None,
             equal_widths: false,
+            rows_in_order: false,
         }
     }
 
@@ -137,6 +146,15 @@ macro_rules! families {
         #[derive(Clone, Debug)]
         pub(super) enum Kept {
             $($name(<$name as Family>::Kept),)*
+        }
+
+        impl Kept {
+            /// See [`Family::reordered`].
+            pub(super) fn reordered(&self, order: &[usize]) -> Option<Self> {
+                match self {
+                    $(Self::$name(kept) => <$name as Family>::reordered(kept, order).map(Self::$name),)*
+                }
+            }
         }
 
         $(impl From<$name> for Metric {
