@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa};
 use crate::device::block_on;
@@ -89,9 +90,11 @@ impl Facts {
 }
 
 /// Which way a metric counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Larger values mean more alike.
+    #[default]
     Similarity,
     /// Smaller values mean more alike.
     Distance,
