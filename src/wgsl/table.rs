@@ -24,6 +24,8 @@ pub static SHADERS: &[&Shader] = &[
     &CHUNK_SUMS,
     &GRAD_SQUARES,
     &ADAM_ROWS,
+    &PAIR_SUMS,
+    &FOLD,
 ];
 
 /// Floats as integers of the same order.
@@ -381,4 +383,47 @@ pub static GRAD_SQUARES: Shader = Shader {
         writes("squares", "f32"),
     ],
     workgroup: [128, 1, 1],
+};
+
+/// Forms of a pair of rows that [`ops::pair_sums`](crate::ops::pair_sums) knows.
+const FORMS: &[u32] = &[0, 1, 2, 3, 4];
+
+/// The first kernel of [`ops::pair_sums`](crate::ops::pair_sums).
+pub static PAIR_SUMS: Shader = Shader {
+    file: "similarity/pair_sums.wgsl",
+    text: include_str!("../../shaders/similarity/pair_sums.wgsl"),
+    shared: &[],
+    constants: &[
+        Constant {
+            name: "FORM_A",
+            allowed: FORMS,
+        },
+        Constant {
+            name: "FORM_B",
+            allowed: FORMS,
+        },
+    ],
+    bindings: &[
+        reads("a", "f32"),
+        reads("b", "f32"),
+        reads("squares", "f32"),
+        reads("sizes", "u32"),
+        writes("by_row", "f32"),
+        writes("by_column", "f32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The second, repeated until one sum is left.
+pub static FOLD: Shader = Shader {
+    file: "similarity/fold.wgsl",
+    text: include_str!("../../shaders/similarity/fold.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("parts", "f32"),
+        reads("sizes", "u32"),
+        writes("sums", "f32"),
+    ],
+    workgroup: [256, 1, 1],
 };
