@@ -13,6 +13,8 @@ mod gated;
 mod jump_relu;
 mod masks;
 mod pair_sums;
+mod radix;
+mod rank;
 mod simd;
 mod sparse_decode;
 mod sparse_matmul_t;
@@ -29,6 +31,8 @@ pub use jump_relu::{JumpReluOps, Ste, jump_relu, jump_relu_backward};
 pub use pair_sums::{
     PairForm, PairSums, PairSumsOps, PairTile, Pairs, pair_sums, pair_sums_reference,
 };
+pub use rank::{RankOps, rank, rank_reference};
+pub(crate) use rank::{ranks_f32, ranks_f64};
 pub use sparse_decode::{SparseDecodeOps, sparse_decode, sparse_dot};
 pub use sparse_matmul_t::{DENSE_FROM, LatentSums, SparseMatmulTOps, sparse_matmul_t};
 pub use topk::{TopkOps, topk, topk_reference};

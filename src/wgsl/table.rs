@@ -26,6 +26,8 @@ pub static SHADERS: &[&Shader] = &[
     &ADAM_ROWS,
     &PAIR_SUMS,
     &FOLD,
+    &RANK_KEYS,
+    &RANK_WRITE,
 ];
 
 /// Floats as integers of the same order.
@@ -230,10 +232,11 @@ pub static CHUNK_SUMS: Shader = Shader {
     workgroup: [256, 1, 1],
 };
 
-/// Entries of a block of the sort behind [`ops::by_latent`](crate::ops::by_latent).
+/// Entries of a block of the sort behind [`ops::by_latent`](crate::ops::by_latent) and
+/// [`ops::rank`](crate::ops::rank()).
 const BLOCK: &[Constant] = &[Constant {
     name: "BLOCK",
-    allowed: &[1024],
+    allowed: &[1024, 8192],
 }];
 
 /// The first kernel of a pass of [`ops::by_latent`](crate::ops::by_latent).
@@ -424,6 +427,35 @@ pub static FOLD: Shader = Shader {
         reads("parts", "f32"),
         reads("sizes", "u32"),
         writes("sums", "f32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// What [`ops::rank`](crate::ops::rank()) sorts by.
+pub static RANK_KEYS: Shader = Shader {
+    file: "similarity/rank_keys.wgsl",
+    text: include_str!("../../shaders/similarity/rank_keys.wgsl"),
+    shared: &[ORDER],
+    constants: &[],
+    bindings: &[
+        reads("x", "u32"),
+        reads("sizes", "u32"),
+        writes("keys", "u32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The ranks of [`ops::rank`](crate::ops::rank()), once it has sorted.
+pub static RANK_WRITE: Shader = Shader {
+    file: "similarity/rank_write.wgsl",
+    text: include_str!("../../shaders/similarity/rank_write.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("keys", "u32"),
+        reads("entries", "u32"),
+        reads("sizes", "u32"),
+        writes("ranks", "i32"),
     ],
     workgroup: [256, 1, 1],
 };
