@@ -11,6 +11,8 @@ use inscape::similarity::{
 use proptest::prelude::*;
 
 mod common;
+mod flatten;
+mod neighbours;
 mod papers;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
