@@ -32,12 +32,15 @@ mod flatten;
 mod groups;
 mod host;
 mod kernel;
+mod lanes;
 mod metric;
 mod neighbours;
+mod pairs;
 mod prepared;
 mod rank;
 mod rsa;
 mod tiles;
+mod uncertainty;
 
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
@@ -51,6 +54,8 @@ pub use neighbours::{
 };
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
+
+pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 
 use crate::device;
 

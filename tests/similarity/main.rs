@@ -11,9 +11,11 @@ use inscape::similarity::{
 use proptest::prelude::*;
 
 mod common;
+mod every;
 mod flatten;
 mod neighbours;
 mod papers;
+mod uncertainty;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 
