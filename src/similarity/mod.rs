@@ -29,6 +29,7 @@ mod axes;
 mod best;
 mod cca;
 mod cka;
+mod flatten;
 mod groups;
 mod host;
 mod kernel;
@@ -51,10 +52,15 @@ mod whiten;
 pub use aligned::{aligned_cosine, aligned_cosine_async, frechet_distance, frechet_distance_async};
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
+pub use flatten::{Flatten, UnknownFlatten};
 pub use kernel::Kernel;
 pub use map::{Map, mds};
 pub use metric::{Change, Facts, Kind, Metric};
-pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
+pub use neighbours::{
+    Nearness, Neighbours, cknna, cknna_async, cycle_knn, cycle_knn_async, knn_jaccard,
+    knn_jaccard_async, knn_rank, knn_rank_async, lcs_knn, lcs_knn_async, mutual_knn,
+    mutual_knn_async, second_order_cosine, second_order_cosine_async,
+};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
 pub use relative::{Join, Nearby, relative, relative_product, stitched};

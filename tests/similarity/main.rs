@@ -12,6 +12,8 @@ use proptest::prelude::*;
 
 mod common;
 mod every;
+mod flatten;
+mod neighbours;
 mod papers;
 mod shape;
 mod uncertainty;
