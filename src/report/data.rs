@@ -249,8 +249,8 @@ pub struct Map {
     pub labels: Vec<String>,
     /// Where the points are.
     pub places: Vec<(f64, f64)>,
-    /// Share of the squared distances that each axis holds, `0..=1`.
-    pub shares: (f64, f64),
+    /// Share of the squared distances that the plane shows, `0..=1`.
+    pub shown: f64,
 }
 
 /// Feature cards of one autoencoder.

@@ -401,8 +401,8 @@ fn map(found: &Comparison) -> Option<Map> {
         title: title(found),
         metric: found.metric.clone(),
         labels: found.row_labels.clone(),
-        places: placed.places.iter().map(place).collect(),
-        shares: (placed.shares[0], placed.shares[1]),
+        places: placed.coordinates.iter().map(place).collect(),
+        shown: placed.shown,
     })
 }
 

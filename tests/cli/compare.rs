@@ -271,7 +271,7 @@ fn a_matrix_of_both_sides_and_its_pictures() {
         "Dissimilarities of rows",
         "rdm-5-svg",
         "map-1-svg",
-        "axis: ",
+        "are in this plane",
         "similarity-2-svg",
     ] {
         assert!(page.contains(part), "{part}");

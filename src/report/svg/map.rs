@@ -29,16 +29,11 @@ pub fn map(id: &str, map: &Map, names: &[String]) -> Option<String> {
         );
         body += &text("end", x + 7.0, y + 4.0, name);
     }
-    let share = |share: f64, axis: &str| {
-        format!("{axis} axis: {} of the squared distances", percent(share))
-    };
-    body += &text(
-        "x name",
-        (MARGIN.0 + x1) / 2.0,
-        HEIGHT - 10.0,
-        &share(map.shares.0, "first"),
+    let shown = format!(
+        "{} of the squared distances are in this plane",
+        percent(map.shown)
     );
-    body += &text("end", MARGIN.0, 16.0, &share(map.shares.1, "second"));
+    body += &text("x name", (MARGIN.0 + x1) / 2.0, HEIGHT - 10.0, &shown);
     let title = format!("{}: {}, as a map", map.title, map.metric);
     let desc = format!("{} points; the nearer, the more alike.", map.places.len());
     Some(image(id, "chart", (WIDTH, HEIGHT), &title, &desc, &body))
