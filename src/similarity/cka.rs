@@ -17,7 +17,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 
 use super::host::{Real, Rows, Values, beside, sum, sum_range, working};
 use super::tiles::upper_triangle;
-use super::{Error, Metric, Prepared};
+use super::{Error, Kernel, Prepared};
 use crate::device::{self, block_on};
 
 /// Most columns of one block of a `Xᵀ X`; blocks below the diagonal are not computed.
@@ -82,7 +82,7 @@ pub async fn linear_cka_async(
     y: &Tensor<2>,
     estimator: Estimator,
 ) -> Result<f64, Error> {
-    Prepared::pair(x, y, Metric::LinearCka(estimator)).await
+    Prepared::pair(x, y, Kernel::LinearCka(estimator)).await
 }
 
 /// What linear CKA keeps of one representation.

@@ -1,64 +1,217 @@
-//! The metrics by name.
+//! The metrics by name: one enum a family, each in its own file, and [`Metric`] over all of them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Tensor;
 
-use super::{Comparator, Error, Estimator, Nearness, Prepared, Rdm};
+use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa};
 use crate::device::block_on;
 
-/// A similarity metric with its options. Text and value turn into each other by [`FromStr`] and
-/// [`fmt::Display`].
-///
-/// | text | short for |
-/// |---|---|
-/// | `linear_cka[unbiased]`, `linear_cka[biased]` | `linear_cka` is `linear_cka[unbiased]` |
-/// | `rsa[rdm=correlation,by=spearman]` | `rsa` |
-/// | `svcca[variance=0.99]` | `svcca` |
-/// | `mutual_knn[k=10,by=cosine]`, also `by=inner`, `by=euclidean` | `mutual_knn` |
-///
-/// `debiased` is taken for `unbiased`; options may be left out and stand in any order.
-///
-/// ```
-/// use inscape::similarity::{Metric, Nearness};
-///
-/// let metric: Metric = "mutual_knn[k=5]".parse().unwrap();
-/// assert_eq!(metric, Metric::MutualKnn { k: 5, by: Nearness::Cosine });
-/// assert_eq!(metric.to_string(), "mutual_knn[k=5,by=cosine]");
-/// assert!("cka".parse::<Metric>().unwrap_err().to_string().contains("linear_cka[unbiased]"));
-/// ```
+/// What a family of metrics is made of.
+pub(super) trait Family: Copy + fmt::Display {
+    /// Every metric of the family once, with its defaults, as users type it.
+    const NAMES: &'static [&'static str];
+
+    /// What is worked out once for one representation.
+    type Kept: Clone + fmt::Debug;
+
+    /// The metric of this name; its options are taken out of `options`. None if the name or the value of
+    /// an option is not known.
+    fn parse(name: &str, options: &mut Options<'_>) -> Option<Self>;
+
+    /// What its values mean.
+    fn facts(self) -> Facts;
+
+    /// Whether its options are in range; values made in code may not be.
+    fn is_valid(self) -> bool {
+        true
+    }
+
+    /// Makes `[n, d]` ready. The shape has been checked against the facts.
+    async fn prepare(self, x: &Tensor<2>) -> Result<Self::Kept, Error>;
+
+    /// The value for two representations that were made ready for this metric, of equally many rows.
+    async fn compare(self, a: &Self::Kept, b: &Self::Kept) -> Result<f64, Error>;
+}
+
+/// What the values of a metric mean.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum Metric {
-    /// [`linear_cka`](super::linear_cka).
-    LinearCka(Estimator),
-    /// [`rsa`](super::rsa).
-    Rsa {
-        /// The dissimilarity of two rows.
-        rdm: Rdm,
-        /// How the dissimilarities are compared.
-        by: Comparator,
-    },
-    /// [`svcca`](super::svcca()).
-    Svcca {
-        /// Share of the variance that is kept of each side, above 0 and at most 1.
-        variance: f64,
-    },
-    /// [`mutual_knn`](super::mutual_knn).
-    MutualKnn {
-        /// Neighbours of each row, at least 1.
-        k: usize,
-        /// What makes a row near.
-        by: Nearness,
-    },
+pub struct Facts {
+    /// Whether larger values mean more or less alike.
+    pub kind: Kind,
+    /// Whether exchanging the sides leaves the value as it is.
+    pub symmetric: bool,
+    /// The value of a representation and itself; none if that depends on the representation.
+    pub same: Option<f64>,
+    /// Changes of one side that leave the value as it is, up to rounding.
+    pub blind_to: &'static [Change],
+    /// Fewest rows for which the metric means something.
+    pub fewest_rows: usize,
+    /// Most rows the metric can take, if there is a limit.
+    pub most_rows: Option<usize>,
+    /// Whether both sides need equally many columns.
+    pub equal_widths: bool,
+}
+
+impl Facts {
+    /// A symmetric measure that is 1 for equal sides.
+    pub(super) const fn similarity(blind_to: &'static [Change], fewest_rows: usize) -> Self {
+        Self {
+            kind: Kind::Similarity,
+            symmetric: true,
+            same: Some(1.0),
+            blind_to,
+            fewest_rows,
+            most_rows: None,
+            equal_widths: false,
+        }
+    }
+
+    /// A symmetric measure that is 0 for equal sides.
+    pub(super) const fn distance(blind_to: &'static [Change], fewest_rows: usize) -> Self {
+        Self {
+            kind: Kind::Distance,
+            same: Some(0.0),
+            ..Self::similarity(blind_to, fewest_rows)
+        }
+    }
+}
+
+/// Which way a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Larger values mean more alike.
+    Similarity,
+    /// Smaller values mean more alike.
+    Distance,
+}
+
+/// A change of one representation `[n, d]` that a metric may not see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Change {
+    /// Another order of the columns.
+    Permutation,
+    /// An orthogonal map of the columns, reflections and permutations among them.
+    Rotation,
+    /// One positive factor for all values.
+    Scale,
+    /// A positive factor for each column.
+    ColumnScale,
+    /// A positive factor for each row.
+    RowScale,
+    /// A constant added to each column.
+    Shift,
+    /// A constant added to each row.
+    RowShift,
+    /// Any invertible linear map of the columns.
+    Invertible,
+}
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A similarity metric with its options. Text and value turn into each other by [`FromStr`] and
+        /// [`fmt::Display`]; [`Metric::names`] lists all with their defaults.
+        ///
+        /// A name comes alone or with options in brackets, in any order: `linear_cka`,
+        /// `linear_cka[biased]`, `rsa[rdm=correlation,by=spearman]`. Options that are left out have the
+        /// values that [`Metric::names`] shows.
+        ///
+        /// ```
+        /// use inscape::similarity::{Metric, Nearness, Neighbours};
+        ///
+        /// let metric: Metric = "mutual_knn[k=5]".parse().unwrap();
+        /// assert_eq!(metric, Neighbours::MutualKnn { k: 5, by: Nearness::Cosine }.into());
+        /// assert_eq!(metric.to_string(), "mutual_knn[k=5,by=cosine]");
+        /// assert!("cka".parse::<Metric>().unwrap_err().to_string().contains("linear_cka[unbiased]"));
+        /// ```
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        #[non_exhaustive]
+        pub enum Metric {
+            $($(#[$doc])* $name($name),)*
+        }
+
+        /// What a metric keeps of one representation.
+        #[derive(Clone, Debug)]
+        pub(super) enum Kept {
+            $($name(<$name as Family>::Kept),)*
+        }
+
+        $(impl From<$name> for Metric {
+            fn from(metric: $name) -> Self {
+                Self::$name(metric)
+            }
+        })*
+
+        impl Metric {
+            /// Every metric with its defaults, as users type it.
+            pub fn names() -> impl Iterator<Item = &'static str> {
+                [$(<$name as Family>::NAMES),*].into_iter().flatten().copied()
+            }
+
+            /// What its values mean.
+            pub fn facts(self) -> Facts {
+                match self {
+                    $(Self::$name(metric) => metric.facts(),)*
+                }
+            }
+
+            pub(super) fn is_valid(self) -> bool {
+                match self {
+                    $(Self::$name(metric) => metric.is_valid(),)*
+                }
+            }
+
+            pub(super) async fn prepare(self, x: &Tensor<2>) -> Result<Kept, Error> {
+                Ok(match self {
+                    $(Self::$name(metric) => Kept::$name(metric.prepare(x).await?),)*
+                })
+            }
+
+            /// The value for two sides that were made ready for this metric.
+            pub(super) async fn value(self, a: &Kept, b: &Kept) -> Result<f64, Error> {
+                match (self, a, b) {
+                    $((Self::$name(metric), Kept::$name(a), Kept::$name(b)) => metric.compare(a, b).await,)*
+                    _ => unreachable!("the kind kept follows from the metric"),
+                }
+            }
+
+            fn parse(name: &str, options: &Options<'_>) -> Option<Self> {
+                $({
+                    let mut options = options.clone();
+                    let found = <$name as Family>::parse(name, &mut options);
+                    if let Some(metric) = found.filter(|_| options.0.is_empty()) {
+                        return Some(Self::$name(metric));
+                    }
+                })*
+                None
+            }
+        }
+
+        impl fmt::Display for Metric {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$name(metric) => metric.fmt(f),)*
+                }
+            }
+        }
+    };
+}
+
+families! {
+    /// Kernels of the rows: CKA and its relatives.
+    Kernel,
+    /// Canonical correlations and what one side predicts of the other.
+    Cca,
+    /// Dissimilarities of all pairs of rows.
+    Rsa,
+    /// Who is nearest to whom.
+    Neighbours,
 }
 
 impl Metric {
-    /// Every name with its options, as the error for an unknown name lists them.
-    pub const NAMES: &str = "linear_cka[unbiased], linear_cka[biased], \
-         rsa[rdm=correlation,by=spearman], svcca[variance=0.99], mutual_knn[k=10,by=cosine|inner|euclidean]";
-
     /// Compares two representations of the same rows, `[n, dx]` and `[n, dy]`.
     ///
     /// Errors and cost are those of the metric's own function.
@@ -76,96 +229,22 @@ impl Metric {
     pub async fn compare_async(self, x: &Tensor<2>, y: &Tensor<2>) -> Result<f64, Error> {
         Prepared::pair(x, y, self).await
     }
-
-    /// Fewest rows for which the metric means something.
-    pub fn fewest_rows(self) -> usize {
-        match self {
-            Self::LinearCka(Estimator::Biased) => 2,
-            Self::LinearCka(Estimator::Unbiased) => 4,
-            Self::Rsa { .. } | Self::Svcca { .. } => 3,
-            Self::MutualKnn { k, .. } => k.saturating_add(2),
-        }
-    }
-
-    /// Most rows the metric can take, if there is a limit.
-    pub fn most_rows(self) -> Option<usize> {
-        match self {
-            Self::Rsa { .. } => Some(super::rsa::MOST_ROWS),
-            Self::MutualKnn { .. } => Some(u32::MAX as usize),
-            Self::LinearCka(_) | Self::Svcca { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LinearCka(Estimator::Unbiased) => f.write_str("linear_cka[unbiased]"),
-            Self::LinearCka(Estimator::Biased) => f.write_str("linear_cka[biased]"),
-            Self::Rsa {
-                rdm: Rdm::Correlation,
-                by: Comparator::Spearman,
-            } => f.write_str("rsa[rdm=correlation,by=spearman]"),
-            Self::Svcca { variance } => write!(f, "svcca[variance={variance}]"),
-            Self::MutualKnn { k, by } => {
-                let by = match by {
-                    Nearness::Cosine => "cosine",
-                    Nearness::Inner => "inner",
-                    Nearness::Euclidean => "euclidean",
-                };
-                write!(f, "mutual_knn[k={k},by={by}]")
-            }
-        }
-    }
 }
 
 impl FromStr for Metric {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        parse(text.trim()).ok_or_else(|| Error::UnknownMetric {
+        let unknown = || Error::UnknownMetric {
             given: text.to_owned(),
-        })
+        };
+        let text = text.trim();
+        let (name, options) = match text.split_once('[') {
+            Some((name, rest)) => (name, rest.strip_suffix(']').ok_or_else(unknown)?),
+            None => (text, ""),
+        };
+        Self::parse(name, &Options::new(options)).ok_or_else(unknown)
     }
-}
-
-fn parse(text: &str) -> Option<Metric> {
-    let (name, options) = match text.split_once('[') {
-        Some((name, rest)) => (name, rest.strip_suffix(']')?),
-        None => (text, ""),
-    };
-    let mut options = Options::new(options);
-    let metric = match name {
-        "linear_cka" => Metric::LinearCka(match options.bare() {
-            None | Some("unbiased" | "debiased") => Estimator::Unbiased,
-            Some("biased") => Estimator::Biased,
-            Some(_) => return None,
-        }),
-        "rsa" => Metric::Rsa {
-            rdm: options.choose("rdm", &[("correlation", Rdm::Correlation)])?,
-            by: options.choose("by", &[("spearman", Comparator::Spearman)])?,
-        },
-        "svcca" => Metric::Svcca {
-            variance: options
-                .value("variance")
-                .map_or(Some(0.99), |v| v.parse().ok().filter(is_share))?,
-        },
-        "mutual_knn" => Metric::MutualKnn {
-            k: options
-                .value("k")
-                .map_or(Some(10), |k| k.parse().ok().filter(|&k| k > 0))?,
-            by: options.choose(
-                "by",
-                &[
-                    ("cosine", Nearness::Cosine),
-                    ("inner", Nearness::Inner),
-                    ("euclidean", Nearness::Euclidean),
-                ],
-            )?,
-        },
-        _ => return None,
-    };
-    options.0.is_empty().then_some(metric)
 }
 
 /// Above 0 and at most 1.
@@ -174,33 +253,49 @@ pub(super) fn is_share(value: &f64) -> bool {
 }
 
 /// The options of a name, taken out one by one; what is left over was not known.
-struct Options<'a>(Vec<&'a str>);
+#[derive(Clone)]
+pub(super) struct Options<'a>(Vec<&'a str>);
 
 impl<'a> Options<'a> {
     fn new(text: &'a str) -> Self {
-        Self(
-            text.split(',')
-                .map(str::trim)
-                .filter(|o| !o.is_empty())
-                .collect(),
-        )
+        let parts = text.split(',').map(str::trim);
+        Self(parts.filter(|o| !o.is_empty()).collect())
     }
 
-    fn bare(&mut self) -> Option<&'a str> {
-        self.0.pop()
-    }
-
-    fn value(&mut self, key: &str) -> Option<&'a str> {
+    /// The text behind `key=`.
+    pub(super) fn value(&mut self, key: &str) -> Option<&'a str> {
         let value = |o: &&'a str| o.strip_prefix(key).and_then(|o| o.strip_prefix('='));
         let at = self.0.iter().position(|o| value(o).is_some())?;
         value(&self.0.remove(at))
     }
 
-    /// The named choice; the first if the option is absent; none if the name is not among them.
-    fn choose<C: Copy>(&mut self, key: &str, choices: &[(&str, C)]) -> Option<C> {
+    /// The number behind `key=`, or `default`; none if it is not one that `fits`.
+    pub(super) fn number<N: FromStr>(
+        &mut self,
+        key: &str,
+        default: N,
+        fits: impl Fn(&N) -> bool,
+    ) -> Option<N> {
+        match self.value(key) {
+            Some(text) => text.parse().ok().filter(fits),
+            None => Some(default),
+        }
+    }
+
+    /// The choice named behind `key=`; the first if the option is absent; none if there is no such choice.
+    pub(super) fn choose<C: Copy>(&mut self, key: &str, choices: &[(&str, C)]) -> Option<C> {
         let Some(name) = self.value(key) else {
             return Some(choices[0].1);
         };
         choices.iter().find(|c| c.0 == name).map(|c| c.1)
+    }
+
+    /// The choice that stands as a bare word; the first if none does.
+    pub(super) fn word<C: Copy>(&mut self, choices: &[(&str, C)]) -> C {
+        let known = |o: &&str| choices.iter().find(|c| c.0 == *o).map(|c| c.1);
+        match self.0.iter().position(|o| known(o).is_some()) {
+            Some(at) => known(&self.0.remove(at)).unwrap_or(choices[0].1),
+            None => choices[0].1,
+        }
     }
 }

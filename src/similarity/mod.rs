@@ -24,24 +24,27 @@
 //! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
 //! the metric is 0 / 0 ([`Error::Undefined`]). None of these ever comes back as a number.
 
+mod axes;
 mod best;
+mod cca;
 mod cka;
 mod groups;
 mod host;
+mod kernel;
 mod metric;
 mod neighbours;
 mod prepared;
 mod rank;
 mod rsa;
-mod svcca;
 mod tiles;
 
+pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
-pub use metric::Metric;
-pub use neighbours::{Nearness, mutual_knn, mutual_knn_async};
+pub use kernel::Kernel;
+pub use metric::{Change, Facts, Kind, Metric};
+pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
 pub use prepared::{Prepared, matrix, matrix_async};
-pub use rsa::{Comparator, Rdm, rsa, rsa_async};
-pub use svcca::{svcca, svcca_async};
+pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
 
 use crate::device;
 
@@ -52,6 +55,14 @@ pub enum Error {
     /// The two sides have different numbers of rows.
     #[error("rows must pair up: left is {left:?}, right is {right:?} ([rows, columns])")]
     RowsDiffer {
+        /// Shape of one side.
+        left: [usize; 2],
+        /// Shape of the other.
+        right: [usize; 2],
+    },
+    /// The metric compares column with column, and the two sides have different numbers of them.
+    #[error("columns must pair up: left is {left:?}, right is {right:?} ([rows, columns])")]
+    ColumnsDiffer {
         /// Shape of one side.
         left: [usize; 2],
         /// Shape of the other.
@@ -102,7 +113,7 @@ pub enum Error {
         source: Box<Error>,
     },
     /// A name or option that no metric has.
-    #[error("unknown metric `{given}`; known: {}", Metric::NAMES)]
+    #[error("unknown metric `{given}`; known: {}", Metric::names().collect::<Vec<_>>().join(", "))]
     UnknownMetric {
         /// The text as given.
         given: String,

@@ -1,12 +1,15 @@
 //! Mutual nearest neighbours: do the two representations agree on who is near whom?
 
+use std::fmt;
+
 use burn::tensor::{DType, Tensor};
 
 use super::best::{Best, offer_columns, offer_rows};
 use super::groups::Groups;
 use super::host::{Real, Rows, beside, chunks_mut, sum, sum_range, working};
+use super::metric::{Change, Facts, Family, Options};
 use super::tiles::{tile, tiles};
-use super::{Error, Metric, Prepared};
+use super::{Error, Prepared};
 use crate::device::{self, block_on};
 
 /// Candidates kept beyond `k`, from which near ties are settled in f64.
@@ -21,6 +24,87 @@ pub enum Nearness {
     Inner,
     /// Smallest Euclidean distance.
     Euclidean,
+}
+
+impl Nearness {
+    const ALL: [(&'static str, Self); 3] = [
+        ("cosine", Self::Cosine),
+        ("inner", Self::Inner),
+        ("euclidean", Self::Euclidean),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Inner => "inner",
+            Self::Euclidean => "euclidean",
+        }
+    }
+}
+
+/// Metrics that compare the nearest neighbours of each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Neighbours {
+    /// [`mutual_knn`](super::mutual_knn): `mutual_knn[k=10,by=cosine]`, also `by=inner`,
+    /// `by=euclidean`.
+    MutualKnn {
+        /// Neighbours of each row, at least 1.
+        k: usize,
+        /// What makes a row near.
+        by: Nearness,
+    },
+}
+
+impl Family for Neighbours {
+    const NAMES: &'static [&'static str] = &["mutual_knn[k=10,by=cosine]"];
+    type Kept = Lists;
+
+    fn parse(name: &str, options: &mut Options<'_>) -> Option<Self> {
+        match name {
+            "mutual_knn" => Some(Self::MutualKnn {
+                k: options.number("k", 10, |&k| k > 0)?,
+                by: options.choose("by", &Nearness::ALL)?,
+            }),
+            _ => None,
+        }
+    }
+
+    fn facts(self) -> Facts {
+        use Change::{Rotation, RowScale, Scale, Shift};
+        let Self::MutualKnn { k, by } = self;
+        let blind_to: &[Change] = match by {
+            Nearness::Cosine => &[Rotation, Scale, RowScale],
+            Nearness::Inner => &[Rotation, Scale],
+            Nearness::Euclidean => &[Rotation, Scale, Shift],
+        };
+        Facts {
+            most_rows: Some(u32::MAX as usize),
+            ..Facts::similarity(blind_to, k.saturating_add(2))
+        }
+    }
+
+    fn is_valid(self) -> bool {
+        let Self::MutualKnn { k, .. } = self;
+        k > 0
+    }
+
+    async fn prepare(self, x: &Tensor<2>) -> Result<Lists, Error> {
+        let Self::MutualKnn { k, by } = self;
+        Lists::prepare(x, k, by).await
+    }
+
+    async fn compare(self, a: &Lists, b: &Lists) -> Result<f64, Error> {
+        Ok(a.compare(b))
+    }
+}
+
+impl fmt::Display for Neighbours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MutualKnn { k, by } => write!(f, "mutual_knn[k={k},by={}]", by.name()),
+        }
+    }
 }
 
 /// Mean share of the `k` nearest neighbours of each row that two representations have in common.
@@ -73,7 +157,7 @@ pub async fn mutual_knn_async(
     k: usize,
     by: Nearness,
 ) -> Result<f64, Error> {
-    Prepared::pair(x, y, Metric::MutualKnn { k, by }).await
+    Prepared::pair(x, y, Neighbours::MutualKnn { k, by }).await
 }
 
 /// What mutual kNN keeps of one representation.

@@ -2,11 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::cka::Features;
-use super::metric::is_share;
-use super::neighbours::Lists;
-use super::rsa::Ranks;
-use super::svcca::Directions;
+use super::metric::Kept;
 use super::{Error, Metric};
 use crate::device::block_on;
 
@@ -14,8 +10,8 @@ use crate::device::block_on;
 /// centring, self-similarity, ranks or neighbour lists once.
 ///
 /// Holds, for `[n, d]`: linear CKA a centred copy (and half an `n × n` matrix if `n < d`); RSA 4
-/// bytes for each of the `n (n - 1) / 2` pairs; SVCCA `8 n` bytes a direction kept; mutual kNN
-/// `4 n k` bytes.
+/// bytes for each of the `n (n - 1) / 2` pairs; the canonical correlations `8 (n + d)` bytes a
+/// direction; mutual kNN `4 n k` bytes.
 ///
 /// ```
 /// use inscape::{Device, similarity::{Metric, Prepared}};
@@ -37,21 +33,13 @@ pub struct Prepared {
     kept: Kept,
 }
 
-#[derive(Clone, Debug)]
-enum Kept {
-    Features(Box<Features>),
-    Ranks(Ranks),
-    Directions(Directions),
-    Lists(Lists),
-}
-
 impl Prepared {
     /// Prepares `x`, `[n, d]`, for `metric`.
     ///
     /// # Errors
     /// Too few or too many rows for the metric; a NaN or infinity; [`Error::Undefined`] where the
     /// metric has no value for this representation; the device failing.
-    pub fn new(x: &Tensor<2>, metric: Metric) -> Result<Self, Error> {
+    pub fn new(x: &Tensor<2>, metric: impl Into<Metric>) -> Result<Self, Error> {
         block_on(Self::new_async(x, metric))
     }
 
@@ -59,17 +47,11 @@ impl Prepared {
     ///
     /// # Errors
     /// As [`Prepared::new`].
-    pub async fn new_async(x: &Tensor<2>, metric: Metric) -> Result<Self, Error> {
+    pub async fn new_async(x: &Tensor<2>, metric: impl Into<Metric>) -> Result<Self, Error> {
+        let metric = metric.into();
         let shape = x.dims();
         check_shape(shape, metric)?;
-        let kept = match metric {
-            Metric::LinearCka(estimator) => {
-                Kept::Features(Box::new(Features::prepare(x, estimator).await?))
-            }
-            Metric::Rsa { rdm, by } => Kept::Ranks(Ranks::prepare(x, rdm, by).await?),
-            Metric::Svcca { variance } => Kept::Directions(Directions::prepare(x, variance).await?),
-            Metric::MutualKnn { k, by } => Kept::Lists(Lists::prepare(x, k, by).await?),
-        };
+        let kept = metric.prepare(x).await?;
         Ok(Self {
             metric,
             shape,
@@ -96,27 +78,24 @@ impl Prepared {
     /// # Panics
     /// As [`Prepared::compare`].
     pub async fn compare_async(&self, other: &Self) -> Result<f64, Error> {
-        check_pair(self.shape, other.shape)?;
-        match (self.metric, &self.kept, &other.kept) {
-            _ if self.metric != other.metric => {
-                panic!(
-                    "Prepared::compare: prepared for {} and {}",
-                    self.metric, other.metric
-                )
-            }
-            (Metric::LinearCka(estimator), Kept::Features(a), Kept::Features(b)) => {
-                a.compare(b, estimator).await
-            }
-            (_, Kept::Ranks(a), Kept::Ranks(b)) => Ok(a.compare(b)),
-            (_, Kept::Directions(a), Kept::Directions(b)) => a.compare(b),
-            (_, Kept::Lists(a), Kept::Lists(b)) => Ok(a.compare(b)),
-            _ => unreachable!("the kind kept follows from the metric"),
-        }
+        check_pair(self.shape, other.shape, self.metric)?;
+        assert!(
+            self.metric == other.metric,
+            "Prepared::compare: prepared for {} and {}",
+            self.metric,
+            other.metric
+        );
+        self.metric.value(&self.kept, &other.kept).await
     }
 
     /// Both sides prepared and compared once.
-    pub(super) async fn pair(x: &Tensor<2>, y: &Tensor<2>, metric: Metric) -> Result<f64, Error> {
-        check_pair(x.dims(), y.dims())?;
+    pub(super) async fn pair(
+        x: &Tensor<2>,
+        y: &Tensor<2>,
+        metric: impl Into<Metric>,
+    ) -> Result<f64, Error> {
+        let metric = metric.into();
+        check_pair(x.dims(), y.dims(), metric)?;
         let x = Self::new_async(x, metric).await.map_err(|e| e.at("left"))?;
         let y = Self::new_async(y, metric)
             .await
@@ -125,25 +104,24 @@ impl Prepared {
     }
 }
 
-fn check_pair(left: [usize; 2], right: [usize; 2]) -> Result<(), Error> {
-    match left[0] == right[0] {
-        true => Ok(()),
-        false => Err(Error::RowsDiffer { left, right }),
+fn check_pair(left: [usize; 2], right: [usize; 2], metric: Metric) -> Result<(), Error> {
+    if left[0] != right[0] {
+        return Err(Error::RowsDiffer { left, right });
+    }
+    match metric.facts().equal_widths && left[1] != right[1] {
+        true => Err(Error::ColumnsDiffer { left, right }),
+        false => Ok(()),
     }
 }
 
 fn check_shape([rows, columns]: [usize; 2], metric: Metric) -> Result<(), Error> {
-    let needed = metric.fewest_rows();
-    let known = match metric {
-        Metric::MutualKnn { k, .. } => k > 0,
-        Metric::Svcca { variance } => is_share(&variance),
-        _ => true,
-    };
-    if !known {
+    if !metric.is_valid() {
         return Err(Error::UnknownMetric {
             given: metric.to_string(),
         });
     }
+    let facts = metric.facts();
+    let needed = facts.fewest_rows;
     if rows < needed {
         return Err(Error::TooFewRows {
             metric,
@@ -151,7 +129,7 @@ fn check_shape([rows, columns]: [usize; 2], metric: Metric) -> Result<(), Error>
             needed,
         });
     }
-    if let Some(most) = metric.most_rows().filter(|&most| rows > most) {
+    if let Some(most) = facts.most_rows.filter(|&most| rows > most) {
         return Err(Error::TooManyRows { metric, rows, most });
     }
     if columns == 0 {
@@ -212,10 +190,11 @@ pub async fn matrix_async(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Vec<f64>>, Error> {
     let same = std::ptr::eq(left, right);
+    let symmetric = metric.facts().symmetric;
     let first = left.iter().chain(right).next().map_or([0, 0], Tensor::dims);
     left.iter()
         .chain(right)
-        .try_for_each(|x| check_pair(first, x.dims()))?;
+        .try_for_each(|x| check_pair(first, x.dims(), metric))?;
     let (k, l) = (left.len(), right.len());
     let total = if same {
         k + k * (k + 1) / 2
@@ -241,7 +220,10 @@ pub async fn matrix_async(
         if same {
             for i in 0..=j {
                 table[i][j] = rows[i].compare_async(&rows[j]).await?;
-                table[j][i] = table[i][j];
+                table[j][i] = match symmetric || i == j {
+                    true => table[i][j],
+                    false => rows[j].compare_async(&rows[i]).await?,
+                };
                 step();
             }
             continue;

@@ -1,12 +1,15 @@
 //! Representational similarity analysis (RSA): compare the pairwise dissimilarities of the rows.
 
+use std::fmt;
+
 use burn::tensor::{DType, Tensor};
 
 use super::groups::Groups;
 use super::host::{Rows, beside, sum, sum_range, working};
+use super::metric::{Change, Facts, Family, Options};
 use super::rank::Ranked;
 use super::tiles::upper_triangle;
-use super::{Error, Metric, Prepared};
+use super::{Error, Prepared};
 use crate::device::block_on;
 
 /// How the dissimilarity of two rows is measured.
@@ -23,6 +26,50 @@ pub enum Rdm {
 pub enum Comparator {
     /// Spearman's rank correlation, ties at their average rank.
     Spearman,
+}
+
+/// RSA with one kind of dissimilarity and one comparison: `rsa[rdm=correlation,by=spearman]`; see
+/// [`rsa`](super::rsa()).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rsa {
+    /// The dissimilarity of two rows.
+    pub rdm: Rdm,
+    /// How the dissimilarities are compared.
+    pub by: Comparator,
+}
+
+impl Family for Rsa {
+    const NAMES: &'static [&'static str] = &["rsa[rdm=correlation,by=spearman]"];
+    type Kept = Ranks;
+
+    fn parse(name: &str, options: &mut Options<'_>) -> Option<Self> {
+        (name == "rsa").then_some(Self {
+            rdm: options.choose("rdm", &[("correlation", Rdm::Correlation)])?,
+            by: options.choose("by", &[("spearman", Comparator::Spearman)])?,
+        })
+    }
+
+    fn facts(self) -> Facts {
+        use Change::{Permutation, RowScale, RowShift, Scale};
+        Facts {
+            most_rows: Some(MOST_ROWS),
+            ..Facts::similarity(&[Permutation, Scale, RowScale, RowShift], 3)
+        }
+    }
+
+    async fn prepare(self, x: &Tensor<2>) -> Result<Ranks, Error> {
+        Ranks::prepare(x, self.rdm, self.by).await
+    }
+
+    async fn compare(self, a: &Ranks, b: &Ranks) -> Result<f64, Error> {
+        Ok(a.compare(b))
+    }
+}
+
+impl fmt::Display for Rsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rsa[rdm=correlation,by=spearman]")
+    }
 }
 
 /// Most rows whose pairs have doubled ranks of 32 bits.
@@ -80,7 +127,7 @@ pub async fn rsa_async(
     rdm: Rdm,
     by: Comparator,
 ) -> Result<f64, Error> {
-    Prepared::pair(x, y, Metric::Rsa { rdm, by }).await
+    Prepared::pair(x, y, Rsa { rdm, by }).await
 }
 
 /// What RSA keeps of one representation: the ranks of its pairs.

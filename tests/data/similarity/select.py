@@ -4,53 +4,47 @@
     python make_goldens.py --out FULL      (numpy, scipy, scikit-learn, safetensors; see its head)
     python select.py FULL                  (standard library only; writes beside this script)
 
-Keeps the records of the metrics that the crate has, and of each input file the two f32 tensors:
-every input is f32-exact, so the f64 tests widen them.
+Keeps of each record its id, value and f32 tolerance (arrays: the name of the tensor in expected.safetensors), and
+of each input file the f32 tensors: every input is f32-exact, so the f64 tests widen them.
 """
-import json, os, struct, sys
+import json, os, shutil, struct, sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FULL = sys.argv[1]
-CASES = ("main", "rot", "indep", "rank", "wide", "const", "dup")
-WANTED = {
-    "cka_linear": lambda p: {"biased": "linear_cka[biased]", "debiased": "linear_cka[unbiased]"}[p["estimator"]],
-    "rsa": lambda p: "rsa[rdm=correlation,by=spearman]" if (p["rdm"], p["compare"]) == ("correlation", "spearman") else None,
-    "svcca": lambda p: f"svcca[variance={p['variance']}]" if p["mean"] == "plain" else None,
-    # With all of the variance kept, SVCCA is the mean of the canonical correlations.
-    "cca_mean": lambda p: "svcca[variance=1]" if p["over"] == "min(rank)" else None,
-    "mutual_knn": lambda p: f"mutual_knn[k={p['k']},by={p['metric'].removesuffix('_product')}]",
-}
 
 
-def copy_f32(case):
-    with open(os.path.join(FULL, case + ".safetensors"), "rb") as f:
+def copy_f32(name):
+    with open(os.path.join(FULL, name), "rb") as f:
         size, = struct.unpack("<Q", f.read(8))
         head = json.loads(f.read(size))
         body = f.read()
     out, data = {}, b""
-    for name in ("X", "Y"):
-        t = head[name + "_f32"]
+    for tensor in sorted(head):
+        t = head[tensor]
+        if not tensor.endswith("_f32"):
+            continue
         part = body[t["data_offsets"][0]:t["data_offsets"][1]]
-        out[name] = {"dtype": "F32", "shape": t["shape"], "data_offsets": [len(data), len(data) + len(part)]}
+        out[tensor.removesuffix("_f32")] = {"dtype": "F32", "shape": t["shape"], "data_offsets": [len(data), len(data) + len(part)]}
         data += part
     text = json.dumps(out, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with open(os.path.join(HERE, case + ".safetensors"), "wb") as f:
+    with open(os.path.join(HERE, name), "wb") as f:
         f.write(struct.pack("<Q", len(text)) + text + data)
 
 
 def main():
     with open(os.path.join(FULL, "goldens.json")) as f:
         full = json.load(f)
-    records = []
-    for g in full["goldens"]:
-        name = WANTED[g["metric"]](g["params"]) if g["metric"] in WANTED and g["case"] in CASES else None
-        if name:
-            records.append({"case": g["case"], "metric": name, "value": g["value"], "atol_f32": g["suggest_atol_f32"]})
+    keep = lambda g: {k: g[k] for k in KEPT if k in g}
+    KEPT = ("id", "value", "tensor", "suggest_atol_f32", "ill_conditioned_f32")
+    records = [keep(g) for g in full["goldens"]]
     with open(os.path.join(HERE, "goldens.json"), "w") as f:
         f.write("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
-    for case in CASES:
-        copy_f32(case)
+    for name in sorted(os.listdir(FULL)):
+        if name == "expected.safetensors":
+            shutil.copy(os.path.join(FULL, name), os.path.join(HERE, name))
+        elif name.endswith(".safetensors"):
+            copy_f32(name)
     print(len(records), "records")
 
 
