@@ -2,9 +2,10 @@
 
 use burn::tensor::{DType, FloatDType, Tensor};
 
+use super::Error;
 use super::assignment::{assignment, transposed};
-use super::host::{Real, Rows, beside, map_chunks, working};
-use super::{Error, check_pair};
+use super::axes::wide_rows;
+use super::host::{Real, Rows, beside, chunks_mut, map_chunks};
 use crate::device::{self, block_on};
 
 /// Most values of one block of a product: 16 MiB in f32.
@@ -173,4 +174,98 @@ pub async fn unit_correlations_async(
     let x = Standard::prepare(x).await.map_err(|e| e.at("left"))?;
     let y = Standard::prepare(y).await.map_err(|e| e.at("right"))?;
     x.correlations(&y).await
+}
+
+pub(super) fn same_rows(x: &Tensor<2>, y: &Tensor<2>) -> Result<(), Error> {
+    let (left, right) = (x.dims(), y.dims());
+    match left[0] == right[0] {
+        true => Ok(()),
+        false => Err(Error::RowsDiffer { left, right }),
+    }
+}
+
+/// Takes its mean off every column; the sum of squares of each that is left. A constant column becomes
+/// exactly 0.
+pub(super) fn centre(rows: &mut Rows<f64>) -> Vec<f64> {
+    let (n, d, mean) = (rows.n, rows.d, rows.column_means());
+    chunks_mut(&mut rows.values, d, |_, row| {
+        row.iter_mut().zip(&mean).for_each(|(v, m)| *v -= m);
+    });
+    let part = |r: std::ops::Range<usize>| {
+        let mut sums = vec![0.0; d];
+        for i in r {
+            sums.iter_mut()
+                .zip(rows.row(i))
+                .for_each(|(s, v)| *s += v * v);
+        }
+        sums
+    };
+    let mut squares = vec![0.0; d];
+    for sums in map_chunks(n, CHUNK, part) {
+        squares.iter_mut().zip(sums).for_each(|(q, s)| *q += s);
+    }
+    squares
+}
+
+/// A representation whose columns have mean 0 and length 1, so that their products are correlations;
+/// constant columns are 0.
+#[derive(Clone, Debug)]
+pub(super) struct Standard {
+    /// `[n, d]`, on the device.
+    z: Tensor<2>,
+}
+
+impl Standard {
+    /// Means and lengths are taken in f64, before anything is rounded to the precision of the products.
+    pub(super) async fn prepare(x: &Tensor<2>) -> Result<Self, Error> {
+        let [n, d] = x.dims();
+        if n == 0 || d == 0 {
+            let why = "it has no rows or no columns";
+            return Err(Error::Undefined { why });
+        }
+        let mut rows = wide_rows(x).await?;
+        let squares = centre(&mut rows);
+        if squares.iter().all(|q| *q == 0.0) {
+            let why = "all its rows are equal";
+            return Err(Error::Undefined { why });
+        }
+        let inverse = |q: f64| if q > 0.0 { q.sqrt().recip() } else { 0.0 };
+        let inverse: Vec<f64> = squares.into_iter().map(inverse).collect();
+        chunks_mut(&mut rows.values, d, |_, row| {
+            row.iter_mut().zip(&inverse).for_each(|(v, l)| *v *= l);
+        });
+        let z = match x.dtype() {
+            DType::F64 => beside(rows.values, [n, d], x),
+            _ => beside(rounded(&rows.values), [n, d], x),
+        };
+        Ok(Self { z })
+    }
+
+    /// The correlations of its units with those of another on the same rows.
+    pub(super) async fn correlations(&self, other: &Self) -> Result<UnitCorrelations, Error> {
+        let wide = self.z.dtype() == DType::F64 || other.z.dtype() == DType::F64;
+        let dtype = if wide {
+            FloatDType::F64
+        } else {
+            FloatDType::F32
+        };
+        let (x, y) = (self.z.clone().cast(dtype), other.z.clone().cast(dtype));
+        let (rows, columns) = (x.dims()[1], y.dims()[1]);
+        let block = (PRODUCT / columns).max(16);
+        let mut values = Vec::with_capacity(rows * columns);
+        for start in (0..rows).step_by(block) {
+            let part = x.clone().narrow(1, start, block.min(rows - start));
+            let product: Vec<f64> = device::read(part.transpose().matmul(y.clone())).await?;
+            values.extend(product.into_iter().map(|r| r.clamp(-1.0, 1.0)));
+        }
+        Ok(UnitCorrelations {
+            rows,
+            columns,
+            values,
+        })
+    }
+}
+
+fn rounded(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&v| f32::rounded(v)).collect()
 }

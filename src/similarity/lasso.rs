@@ -132,7 +132,10 @@ impl Weights {
             let new = pull.signum() * (pull.abs() - lambda).max(0.0) / row[k];
             let change = new - self.w[k];
             if change != 0.0 {
-                self.left.iter_mut().zip(row).for_each(|(l, g)| *l -= change * g);
+                self.left
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(l, g)| *l -= change * g);
                 self.w[k] = new;
                 most = most.max(change.abs());
             }

@@ -24,27 +24,47 @@
 //! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
 //! the metric is 0 / 0 ([`Error::Undefined`]). None of these ever comes back as a number.
 
+mod assignment;
 mod axes;
 mod best;
 mod cca;
 mod cka;
+mod correlations;
 mod groups;
 mod host;
 mod kernel;
+mod lasso;
 mod metric;
 mod neighbours;
 mod prepared;
 mod rank;
+mod rosetta;
 mod rsa;
+mod spectral;
 mod tiles;
+mod transport;
+mod units;
+mod universal;
 
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
+pub use correlations::{
+    UnitCorrelations, UnitPair, unit_correlations, unit_correlations_async,
+};
 pub use kernel::Kernel;
+pub use lasso::{SparsePrediction, sparse_prediction, sparse_prediction_async};
 pub use metric::{Change, Facts, Kind, Metric};
 pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
 pub use prepared::{Prepared, matrix, matrix_async};
+pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
+pub use spectral::{CoClusters, co_clusters, co_clusters_async};
+pub use units::{
+    Direction, PermutationScore, Soft, Units, matching, matching_async, permutation_shape,
+    permutation_shape_async, semi_matching, semi_matching_async, soft_matching,
+    soft_matching_async,
+};
+pub use universal::{Correlations, excess_correlation, universal_families};
 
 use crate::device;
 

@@ -107,7 +107,9 @@ impl Graph {
     fn new(models: usize, pairs: &[UnitCorrelations], k: usize) -> Self {
         let lists = |of: &UnitCorrelations| {
             let mut lists = vec![Vec::new(); of.rows];
-            of.best_buddies(k).into_iter().for_each(|p| lists[p.left].push(p));
+            of.best_buddies(k)
+                .into_iter()
+                .for_each(|p| lists[p.left].push(p));
             lists
         };
         let buddies = pairs.iter().map(lists).collect();

@@ -95,7 +95,9 @@ fn clusters(
     affinity: impl Fn(usize, usize) -> f64,
     k: usize,
 ) -> Result<Vec<Option<usize>>, Error> {
-    let degree: Vec<f64> = (0..n).map(|i| (0..n).map(|j| affinity(i, j)).sum()).collect();
+    let degree: Vec<f64> = (0..n)
+        .map(|i| (0..n).map(|j| affinity(i, j)).sum())
+        .collect();
     let linked: Vec<usize> = (0..n).filter(|&i| degree[i] > 0.0).collect();
     if k == 0 || k > linked.len() {
         let why = "there cannot be so many groups of units";

@@ -5,13 +5,13 @@ use faer::Mat;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::Error;
 use super::correlations::{UnitCorrelations, same_rows};
 use super::rosetta::{Rosetta, rosetta_of};
-use super::Error;
 use crate::device::{self, Device, block_on};
 
 /// Rows whose products are summed on the device before they are added to the sums in f64.
-const ROWS: usize = 4096;
+const ROWS: usize = 1024;
 
 /// Variance below this share of the mean square about the first rows' mean is rounding.
 const CONSTANT: f64 = 1e-6;
@@ -19,9 +19,9 @@ const CONSTANT: f64 = 1e-6;
 /// Gathers the correlation of every unit of one model with every unit of another, batch by batch.
 ///
 /// Rows (tokens) come in batches `[b, dx]` and `[b, dy]` and are not kept. Values are taken about the
-/// mean of the first rows, so that a large common offset costs no accuracy; products of up to 4,096
+/// mean of the first rows, so that a large common offset costs no accuracy; products of up to 1,024
 /// rows are summed on the device, in f32 (f64 for f64 tensors), and those sums in f64 on the host.
-/// Memory: `8 dx dy` bytes, a product of that shape on the device, and one of 4,096 rows.
+/// Memory: `8 dx dy` bytes, a product of that shape on the device, and one of 1,024 rows.
 ///
 /// # Source
 /// Gurnee, Horsley, Guo, Kheirkhah, Sun, Hathaway, Nanda & Bertsimas 2024, "Universal neurons in GPT2
@@ -80,7 +80,10 @@ impl Correlations {
     /// # Panics
     /// If rows were pushed before.
     pub fn with_rotations(mut self) -> Self {
-        assert!(self.rows == 0, "Correlations::with_rotations: rows were pushed before");
+        assert!(
+            self.rows == 0,
+            "Correlations::with_rotations: rows were pushed before"
+        );
         self.own = Some(vec![0.0; self.widths[1] * self.widths[1]]);
         self
     }
@@ -101,7 +104,7 @@ impl Correlations {
     /// If a width is not that of [`Correlations::new`].
     ///
     /// # Cost
-    /// `b dx dy` multiply-adds on the device, and `dx dy` values read back for every 4,096 rows.
+    /// `b dx dy` multiply-adds on the device, and `dx dy` values read back for every 1,024 rows.
     pub fn push(&mut self, x: &Tensor<2>, y: &Tensor<2>) -> Result<(), Error> {
         block_on(self.push_async(x, y))
     }
@@ -125,7 +128,11 @@ impl Correlations {
             self.widths[1]
         );
         let wide = x.dtype() == DType::F64 || y.dtype() == DType::F64;
-        let dtype = if wide { FloatDType::F64 } else { FloatDType::F32 };
+        let dtype = if wide {
+            FloatDType::F64
+        } else {
+            FloatDType::F32
+        };
         for start in (0..rows).step_by(ROWS) {
             let part = |t: &Tensor<2>| {
                 let part = t.clone().narrow(0, start, ROWS.min(rows - start));
@@ -167,7 +174,8 @@ impl Correlations {
     pub fn read(&self) -> Result<UnitCorrelations, Error> {
         let lengths = [self.lengths(0)?, self.lengths(1)?];
         let columns = self.widths[1];
-        let covariance = |at: usize| self.products[at] - self.by_means(0, at / columns, at % columns);
+        let covariance =
+            |at: usize| self.products[at] - self.by_means(0, at / columns, at % columns);
         Ok(correlations(self.widths, covariance, &lengths))
     }
 
@@ -212,7 +220,11 @@ impl Correlations {
     fn lengths(&self, side: usize) -> Result<Vec<f64>, Error> {
         let length = |(sum, square): (&f64, &f64)| {
             let about = square - sum * sum / self.rows as f64;
-            if about > CONSTANT * square { about.sqrt() } else { 0.0 }
+            if about > CONSTANT * square {
+                about.sqrt()
+            } else {
+                0.0
+            }
         };
         let sums = self.sums[side].iter().zip(&self.squares[side]);
         let lengths: Vec<f64> = sums.map(length).collect();
@@ -251,7 +263,10 @@ async fn first_mean(x: &Tensor<2>) -> Result<Vec<f64>, Error> {
 /// Values as one row beside a tensor, in its precision.
 fn row_of(values: &[f64], like: &Tensor<2>) -> Tensor<2> {
     let data = TensorData::new(values.to_vec(), [1, values.len()]);
-    Tensor::from_data(data.convert_dtype(like.dtype()), (&like.device(), like.dtype()))
+    Tensor::from_data(
+        data.convert_dtype(like.dtype()),
+        (&like.device(), like.dtype()),
+    )
 }
 
 async fn add_to(sums: &mut [f64], x: Tensor<2>) -> Result<(), device::Error> {
@@ -260,7 +275,10 @@ async fn add_to(sums: &mut [f64], x: Tensor<2>) -> Result<(), device::Error> {
     };
     match x.dtype() {
         DType::F64 => add(sums, &mut device::read::<f64, 2>(x).await?.into_iter()),
-        _ => add(sums, &mut device::read::<f32, 2>(x).await?.into_iter().map(f64::from)),
+        _ => add(
+            sums,
+            &mut device::read::<f32, 2>(x).await?.into_iter().map(f64::from),
+        ),
     }
     Ok(())
 }
@@ -321,7 +339,10 @@ pub fn excess_correlation(found: &[UnitCorrelations], rotated: &[UnitCorrelation
     let mut excess = vec![0.0; units];
     for (found, rotated) in found.iter().zip(rotated) {
         let best = found.best_match().into_iter().zip(rotated.best_match());
-        excess.iter_mut().zip(best).for_each(|(e, (a, b))| *e += a.r - b.r);
+        excess
+            .iter_mut()
+            .zip(best)
+            .for_each(|(e, (a, b))| *e += a.r - b.r);
     }
     excess.iter_mut().for_each(|e| *e /= found.len() as f64);
     excess

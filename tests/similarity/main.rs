@@ -12,6 +12,8 @@ use proptest::prelude::*;
 
 mod common;
 mod papers;
+mod units;
+mod universal;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 
