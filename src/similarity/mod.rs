@@ -33,9 +33,11 @@ mod correlations;
 mod groups;
 mod host;
 mod kernel;
+mod lanes;
 mod lasso;
 mod metric;
 mod neighbours;
+mod pairs;
 mod prepared;
 mod rank;
 mod rosetta;
@@ -43,6 +45,7 @@ mod rsa;
 mod spectral;
 mod tiles;
 mod transport;
+mod uncertainty;
 mod units;
 mod universal;
 
@@ -59,6 +62,7 @@ pub use prepared::{Prepared, matrix, matrix_async};
 pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
 pub use spectral::{CoClusters, co_clusters, co_clusters_async};
+pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 pub use units::{
     Direction, PermutationScore, Soft, Units, matching, matching_async, permutation_shape,
     permutation_shape_async, semi_matching, semi_matching_async, soft_matching,

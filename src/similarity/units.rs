@@ -120,10 +120,7 @@ impl Family for Units {
 
     fn facts(self) -> Facts {
         use Change::{ColumnScale, Permutation, Scale, Shift};
-        let correlation = Facts {
-            same: None, // less than 1 by the share of constant columns
-            ..Facts::similarity(&[Permutation, ColumnScale, Scale, Shift], 2)
-        };
+        let correlation = Facts::similarity(&[Permutation, ColumnScale, Scale, Shift], 2);
         let distance = Facts::distance(&[Permutation, Shift], 2);
         match self {
             Self::Matching | Self::SemiMatching(Direction::Both) => correlation,
@@ -131,14 +128,14 @@ impl Family for Units {
                 symmetric: false,
                 ..correlation
             },
-            Self::SoftMatching { by, sinkhorn } => match (by, sinkhorn) {
-                (Soft::Correlation, _) => correlation,
-                (Soft::Distance, None) => distance,
-                (Soft::Distance, Some(_)) => Facts {
-                    same: None,
-                    ..distance
-                },
-            },
+            Self::SoftMatching { by, sinkhorn } => {
+                let exact = match by {
+                    Soft::Correlation => correlation,
+                    Soft::Distance => distance,
+                };
+                let same = exact.same.filter(|_| sinkhorn.is_none());
+                Facts { same, ..exact }
+            }
             Self::PermutationShape(PermutationScore::Euclidean) => distance,
             Self::PermutationShape(PermutationScore::Angular) => {
                 Facts::distance(&[Permutation, Scale, Shift], 2)
@@ -360,7 +357,8 @@ async fn factor(x: &Tensor<2>, values: &[f64]) -> Result<f64, Error> {
 ///
 /// `x` is `[n, dx]`, `y` is `[n, dy]`; the result lies in [-1, 1]. Of all ways to give every unit of the
 /// narrower side a unit of its own on the other, the one with the largest sum of correlations counts;
-/// units of the wider side that are left over do not. A constant unit has correlation 0 with all.
+/// units of the wider side that are left over do not. A constant unit has correlation 0 with all, so
+/// equal sides are 1 less the share of their constant units.
 /// Unchanged by permutation, and by shift and positive scale of every unit; not by rotation.
 ///
 /// Not near 0 for unrelated data: the best of many chance correlations count. Compare it with a shuffle

@@ -5,7 +5,8 @@
 use inscape::Device;
 use inscape::similarity::{Correlations, excess_correlation, universal_families};
 
-use super::draws::{Draws, shuffled};
+use super::draws::Draws;
+use super::nets::shuffled;
 use crate::common::Matrix;
 
 const SOURCES: usize = 40;
@@ -15,12 +16,20 @@ const SEEDS: usize = 3;
 
 /// Neurons of one seed: the first few of `places` read one source each, all others mix all sources.
 fn neurons(sources: &Matrix, weights: &Matrix, places: &[usize], noise: &mut Draws) -> Matrix {
-    let place: Vec<usize> = (0..NEURONS).map(|j| places.iter().position(|p| *p == j).unwrap()).collect();
+    let place: Vec<usize> = (0..NEURONS)
+        .map(|j| places.iter().position(|p| *p == j).unwrap())
+        .collect();
     Matrix::from_fn(sources.n, NEURONS, |i, j| {
         let row = sources.row(i);
         let drive = match place[j] < PLANTED {
             true => row[place[j]],
-            false => row.iter().zip(weights.row(j)).map(|(s, w)| s * w).sum::<f64>() / 6.0,
+            false => {
+                row.iter()
+                    .zip(weights.row(j))
+                    .map(|(s, w)| s * w)
+                    .sum::<f64>()
+                    / 6.0
+            }
         };
         (drive + 0.3 * noise.normal()).max(0.0)
     })
@@ -56,10 +65,17 @@ fn gurnee_2024_planted_universal_neurons_alone_exceed_the_rotated_baseline() {
             .map(|s| neurons(&sources, &weights[s], &places[s], &mut draws))
             .collect();
         for ((a, b), correlations) in order.iter().zip(&mut all) {
-            correlations.push(&sides[*a].f32(), &sides[*b].f32()).unwrap();
+            correlations
+                .push(&sides[*a].f32(), &sides[*b].f32())
+                .unwrap();
         }
     }
-    let of = |seed: usize| order.iter().zip(&all).filter(move |(pair, _)| pair.0 == seed);
+    let of = |seed: usize| {
+        order
+            .iter()
+            .zip(&all)
+            .filter(move |(pair, _)| pair.0 == seed)
+    };
     let excess: Vec<Vec<f64>> = (0..SEEDS)
         .map(|seed| {
             let found: Vec<_> = of(seed).map(|(_, c)| c.read().unwrap()).collect();
@@ -69,8 +85,14 @@ fn gurnee_2024_planted_universal_neurons_alone_exceed_the_rotated_baseline() {
         .collect();
     for (excess, places) in excess.iter().zip(&places) {
         let (planted, rest) = places.split_at(PLANTED);
-        let least = planted.iter().map(|j| excess[*j]).fold(f64::INFINITY, f64::min);
-        let most = rest.iter().map(|j| excess[*j]).fold(f64::NEG_INFINITY, f64::max);
+        let least = planted
+            .iter()
+            .map(|j| excess[*j])
+            .fold(f64::INFINITY, f64::min);
+        let most = rest
+            .iter()
+            .map(|j| excess[*j])
+            .fold(f64::NEG_INFINITY, f64::max);
         println!("excess of planted neurons at least {least:.3}, of all others at most {most:.3}");
         assert!(least > 0.4 && most < 0.25, "{least} {most}");
     }
