@@ -96,9 +96,7 @@ impl Family for Units {
         "matching",
         "semi_matching[both]",
         "soft_matching[correlation]",
-        "soft_matching[distance]",
         "permutation_shape[angular]",
-        "permutation_shape[euclidean]",
     ];
     type Kept = Kept;
 

@@ -13,6 +13,9 @@ use crate::device::{self, Device, block_on};
 /// Rows whose products are summed on the device before they are added to the sums in f64.
 const ROWS: usize = 1024;
 
+/// Rows whose values are summed on the device.
+const PART: usize = 64;
+
 /// Variance below this share of the mean square about the first rows' mean is rounding.
 const CONSTANT: f64 = 1e-6;
 
@@ -152,8 +155,8 @@ impl Correlations {
         let about = self.about.as_ref().expect("it was set");
         let [x, y] = [0, 1].map(|s| sides[s].clone() - row_of(&about[s], &sides[s]));
         for (s, part) in [&x, &y].into_iter().enumerate() {
-            add_to(&mut self.sums[s], part.clone().sum_dim(0)).await?;
-            add_to(&mut self.squares[s], part.clone().square().sum_dim(0)).await?;
+            add_to(&mut self.sums[s], part_sums(part.clone())).await?;
+            add_to(&mut self.squares[s], part_sums(part.clone().square())).await?;
             if !self.squares[s].iter().all(|q| q.is_finite()) {
                 let place = ["left", "right"][s];
                 return Err(not_finite(&sides[s], start).await?.at(place));
@@ -269,9 +272,22 @@ fn row_of(values: &[f64], like: &Tensor<2>) -> Tensor<2> {
     )
 }
 
+/// Sums of a few rows each, so that in f32 none is long.
+fn part_sums(x: Tensor<2>) -> Tensor<2> {
+    let rows = x.dims()[0];
+    let part = |start: usize| {
+        x.clone()
+            .narrow(0, start, PART.min(rows - start))
+            .sum_dim(0)
+    };
+    Tensor::cat((0..rows).step_by(PART).map(part).collect(), 0)
+}
+
+/// Adds every `sums.len()` values of a tensor.
 async fn add_to(sums: &mut [f64], x: Tensor<2>) -> Result<(), device::Error> {
     let add = |sums: &mut [f64], values: &mut dyn Iterator<Item = f64>| {
-        sums.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+        let d = sums.len();
+        values.enumerate().for_each(|(at, v)| sums[at % d] += v);
     };
     match x.dtype() {
         DType::F64 => add(sums, &mut device::read::<f64, 2>(x).await?.into_iter()),

@@ -601,23 +601,3 @@ fn rosetta_units_are_mutually_near() {
         r.best_buddies(1).len()
     });
 }
-
-#[test]
-fn scratch_times() {
-    for (dx, dy) in [(1024, 1024), (1024, 768), (1000, 999), (512, 2048)] {
-        let (x, y) = (Matrix::random(2000, dx, 1), Matrix::random(2000, dy, 2));
-        let y = Matrix::from_fn(2000, dy, |i, j| y.at(i, j) + 0.3 * x.at(i, j % dx) + 0.3 * x.at(i, (j * 7) % dx));
-        let (x, y) = (x.f32(), y.f32());
-        for name in ["semi_matching", "matching", "soft_matching[correlation]", "soft_matching[distance]", "permutation_shape"] {
-            let now = std::time::Instant::now();
-            let v = compare(name, &x, &y);
-            println!("{dx} {dy} {name}: {v:.6} {:?}", now.elapsed());
-        }
-    }
-    let (x, y) = (Matrix::random(500, 300, 1).f32(), Matrix::random(500, 200, 2).f32());
-    for name in ["soft_matching[correlation,sinkhorn=0.1]", "soft_matching[correlation,sinkhorn=0.01]", "soft_matching[distance,sinkhorn=0.01]", "soft_matching[correlation]"] {
-        let now = std::time::Instant::now();
-        let v = compare(name, &x, &y);
-        println!("{name}: {v:.6} {:?}", now.elapsed());
-    }
-}

@@ -95,7 +95,7 @@ fn li_2015_co_clusters_find_planted_groups() {
 fn li_2015_two_seeds_share_most_units_and_not_all() {
     let [train, held] = digits();
     let parts = [Conv(16), Relu, Pool, Conv(32), Relu, Dense(10)];
-    let nets = [1, 2].map(|seed| classifier(&parts, &train, 8, seed));
+    let nets = [1, 2].map(|seed| classifier(&parts, &train, 12, seed));
     let units = |net: usize, set: &super::nets::Set| channels(&nets[net].run(0..5, &set.x), 32);
     let r = unit_correlations(&units(0, &held), &units(1, &held)).unwrap();
     let mixed = held.select(&shuffled(held.len(), &mut Draws::new(4)));
