@@ -12,8 +12,13 @@ use proptest::prelude::*;
 
 mod common;
 mod every;
+mod flatten;
+mod neighbours;
 mod papers;
+mod shape;
 mod uncertainty;
+mod units;
+mod universal;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 
