@@ -31,6 +31,7 @@ mod cka;
 mod flatten;
 mod groups;
 mod host;
+mod judgements;
 mod kernel;
 mod lanes;
 mod metric;
@@ -45,6 +46,9 @@ mod uncertainty;
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
 pub use flatten::{Flatten, UnknownFlatten};
+pub use judgements::{
+    Alignment, Glocal, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
+};
 pub use kernel::Kernel;
 pub use metric::{Change, Facts, Kind, Metric};
 pub use neighbours::{

@@ -34,6 +34,17 @@ impl Lists {
         Ok(Self { k, neighbours })
     }
 
+    /// The same rows in another order: row `i` is the old row `order[i]`. Rows that are equally near stay
+    /// as they stood.
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        let new = places(order);
+        let row = |&i: &usize| self.row(i).iter().map(|&j| new[j as usize]);
+        Self {
+            k: self.k,
+            neighbours: order.iter().flat_map(row).collect(),
+        }
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.neighbours.len() / self.k
     }
@@ -95,6 +106,13 @@ impl Lists {
             f64::from(u8::from(there.row(i).iter().any(back)))
         })
     }
+}
+
+/// Where each row stands in this order.
+pub(super) fn places(order: &[usize]) -> Vec<u32> {
+    let mut places = vec![0; order.len()];
+    order.iter().zip(0..).for_each(|(&i, at)| places[i] = at);
+    places
 }
 
 /// Mean of `f` over the rows, in fixed chunks.

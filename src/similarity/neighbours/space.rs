@@ -1,5 +1,7 @@
 //! The nearest neighbours of every row of one representation.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
 use super::Nearness;
@@ -9,7 +11,8 @@ use crate::similarity::Error;
 use crate::similarity::best::{Best, offer_block};
 use crate::similarity::groups::Groups;
 use crate::similarity::host::{Real, Rows, beside, chunks_mut, sum_range};
-use crate::similarity::tiles::{block, blocks, ranges};
+use crate::similarity::lanes::wide;
+use crate::similarity::pairs::blocks;
 
 /// Candidates kept beyond `k`, which are put in order in f64.
 const SPARE: usize = 8;
@@ -135,13 +138,12 @@ impl<T: Real> Space<T> {
             Nearness::Euclidean => Some(beside(squares.to_vec(), [n, 1], &self.z)),
             _ => None,
         };
-        for r in ranges(0..n, BLOCK_THERE[0]) {
+        for r in ranges(n, BLOCK_THERE[0]) {
             let (mut values, mut columns) = (vec![], vec![]);
-            for c in ranges(0..n, BLOCK_THERE[1]) {
+            for c in ranges(n, BLOCK_THERE[1]) {
                 let mut product = block(&self.z, &r, &c);
                 if let Some(squares) = &squares {
-                    let part =
-                        |r: &std::ops::Range<usize>| squares.clone().narrow(0, r.start, r.len());
+                    let part = |r: &Range<usize>| squares.clone().narrow(0, r.start, r.len());
                     product = product * 2.0 - part(&c).transpose() - part(&r);
                 }
                 let (value, column) = topk(product, c.len().min(keep + 1));
@@ -185,16 +187,38 @@ impl<T: Real> Space<T> {
 
     /// Nearness of rows `i` and `j` in f64, up to a factor that depends on `i` alone.
     fn exact(&self, i: usize, j: usize) -> f64 {
-        let a = self.rows.row(i);
-        let b = &self.rows.row(j)[..a.len()];
-        let product = |c: usize| a[c].wide() * b[c].wide();
-        let square = |c: usize| (a[c].wide() - b[c].wide()).powi(2);
+        let (a, b) = (self.rows.row(i), self.rows.row(j));
         match self.by {
-            Nearness::Cosine => sum_range(0..a.len(), product) * self.weight[j],
-            Nearness::Inner => sum_range(0..a.len(), product),
-            Nearness::Euclidean => -sum_range(0..a.len(), square),
+            Nearness::Cosine => product(a, b) * self.weight[j],
+            Nearness::Inner => product(a, b),
+            Nearness::Euclidean => -squared_distance([a, b], [1.0, 1.0]),
         }
     }
+}
+
+fn product<T: Real>(a: &[T], b: &[T]) -> f64 {
+    let b = &b[..a.len()];
+    wide(|| sum_range(0..a.len(), |c| a[c].wide() * b[c].wide()))
+}
+
+/// `|s a - t b|²` with the factors `[s, t]`.
+pub(super) fn squared_distance<T: Real>([a, b]: [&[T]; 2], [s, t]: [f64; 2]) -> f64 {
+    let b = &b[..a.len()];
+    let square = |c: usize| (a[c].wide() * s - b[c].wide() * t).powi(2);
+    wide(|| sum_range(0..a.len(), square))
+}
+
+/// Rows `r` by columns `c` of `z zᵀ`.
+fn block(z: &Tensor<2>, r: &Range<usize>, c: &Range<usize>) -> Tensor<2> {
+    let rows = |r: &Range<usize>| z.clone().narrow(0, r.start, r.len());
+    rows(r).matmul(rows(c).transpose())
+}
+
+/// `0..n` in pieces of at most `size`, in order.
+fn ranges(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n)
+        .step_by(size)
+        .map(move |start| start..(start + size).min(n))
 }
 
 /// A block of products turned into negative squared distances, given the squared lengths of its rows

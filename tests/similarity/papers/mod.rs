@@ -7,3 +7,5 @@ mod digits;
 mod draws;
 #[allow(dead_code, reason = "each paper uses a part of it")]
 mod nets;
+mod platonic;
+mod vits_and_cnns;
