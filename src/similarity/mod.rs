@@ -24,6 +24,7 @@
 //! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
 //! the metric is 0 / 0 ([`Error::Undefined`]). None of these ever comes back as a number.
 
+mod aligned;
 mod axes;
 mod best;
 mod cca;
@@ -34,15 +35,22 @@ mod host;
 mod judgements;
 mod kernel;
 mod lanes;
+mod map;
 mod metric;
 mod neighbours;
 mod pairs;
 mod prepared;
+mod procrustes;
 mod rank;
+mod relative;
 mod rsa;
+mod shape;
 mod tiles;
+mod translate;
 mod uncertainty;
+mod whiten;
 
+pub use aligned::{aligned_cosine, aligned_cosine_async, frechet_distance, frechet_distance_async};
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
 pub use flatten::{Flatten, UnknownFlatten};
@@ -50,6 +58,7 @@ pub use judgements::{
     Alignment, Glocal, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
 };
 pub use kernel::Kernel;
+pub use map::{Map, mds};
 pub use metric::{Change, Facts, Kind, Metric};
 pub use neighbours::{
     Nearness, Neighbours, cknna, cknna_async, cycle_knn, cycle_knn_async, knn_jaccard,
@@ -57,7 +66,12 @@ pub use neighbours::{
     mutual_knn_async, second_order_cosine, second_order_cosine_async,
 };
 pub use prepared::{Prepared, matrix, matrix_async};
+pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
+pub use relative::{Join, Nearby, relative, relative_product, stitched};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
+pub use shape::{NbsKernel, Shape};
+pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};
+pub use whiten::{Score, Whitening, shape_distance, shape_distance_async};
 
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 

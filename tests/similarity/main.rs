@@ -16,6 +16,7 @@ mod flatten;
 mod judgements;
 mod neighbours;
 mod papers;
+mod shape;
 mod uncertainty;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
