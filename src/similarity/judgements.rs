@@ -115,7 +115,7 @@ fn check(judged: &[OddOneOut], n: usize) -> Result<(), Error> {
 }
 
 /// How a map from a representation to human judgements is learned (gLocal): see
-/// [`Alignment::fit`].
+/// [`HumanAlignment::fit`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Glocal {
     /// Weight of the local term, from 0 (judgements alone) to 1 (the representation as it is).
@@ -153,14 +153,14 @@ impl Default for Glocal {
 
 /// A linear map of a representation, `x W + b`, learned from human judgements of similarity.
 #[derive(Clone, Debug)]
-pub struct Alignment {
+pub struct HumanAlignment {
     /// `W`, `[d, d]`.
     pub weight: Tensor<2>,
     /// `b`, `[1, d]`.
     pub bias: Tensor<2>,
 }
 
-impl Alignment {
+impl HumanAlignment {
     /// Learns a map by which `x` foretells the judgements, while the neighbours of the rows of `local`
     /// stay who they are.
     ///
@@ -189,7 +189,7 @@ impl Alignment {
     ///
     /// # Example
     /// ```
-    /// use inscape::{Device, similarity::{Alignment, Glocal, OddOneOut}};
+    /// use inscape::{Device, similarity::{HumanAlignment, Glocal, OddOneOut}};
     /// use burn::tensor::Tensor;
     ///
     /// # fn main() -> Result<(), inscape::similarity::Error> {
@@ -197,7 +197,7 @@ impl Alignment {
     /// let x = Tensor::<2>::from_data([[1., 0.], [2., 1.], [-1., 3.], [0., 2.]], cpu.tensor());
     /// let judged = [OddOneOut { pair: [0, 1], odd: 2 }, OddOneOut { pair: [2, 3], odd: 1 }];
     /// let options = Glocal { steps: 20, ..Glocal::default() };
-    /// let map = Alignment::fit(&x, &judged, &x, &options)?;
+    /// let map = HumanAlignment::fit(&x, &judged, &x, &options)?;
     /// assert_eq!(map.apply(&x).dims(), [4, 2]);
     /// # Ok(())
     /// # }
@@ -211,10 +211,10 @@ impl Alignment {
         block_on(Self::fit_async(x, judged, local, options))
     }
 
-    /// [`Alignment::fit`] without blocking.
+    /// [`HumanAlignment::fit`] without blocking.
     ///
     /// # Errors
-    /// As [`Alignment::fit`].
+    /// As [`HumanAlignment::fit`].
     pub async fn fit_async(
         x: &Tensor<2>,
         judged: &[OddOneOut],

@@ -55,7 +55,7 @@ pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
 pub use flatten::{Flatten, UnknownFlatten};
 pub use judgements::{
-    Alignment, Glocal, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
+    Glocal, HumanAlignment, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
 };
 pub use kernel::Kernel;
 pub use map::{Map, mds};

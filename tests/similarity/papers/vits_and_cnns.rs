@@ -269,69 +269,58 @@ fn localisation(places: &[Tensor<2>], pixels: &Tensor<2>) -> [f64; 2] {
     [own / count[0], others / count[1]]
 }
 
+fn flat(stream: &[Tensor<3>]) -> Vec<Tensor<2>> {
+    let flat = |x: &Tensor<3>| Flatten::Features.tokens(x.clone());
+    stream.iter().map(flat).collect()
+}
+
+/// Mean CKA of the layers before block 1 and those after it.
+fn across(table: &[Vec<f64>]) -> f64 {
+    let pairs = (0..3).flat_map(|i| (4..7).map(move |j| (i, j)));
+    pairs.map(|(i, j)| table[i][j]).sum::<f64>() / 9.0
+}
+
+/// What holds: without its skips, what comes out of a block is less like what came in. What does not, at
+/// this size: six layers of convolutions on 8 × 8 pixels are as alike as those of a ViT.
 #[test]
-fn vits_are_alike_all_through_and_their_skips_carry_it() {
-    use Part::{Conv, Dense, Pool, Relu};
+fn skips_carry_what_layers_share() {
     let [train, held] = digits();
-    let n = held.len();
-    let parts = [
-        Conv(8),
-        Relu,
-        Conv(8),
-        Relu,
-        Pool,
-        Conv(16),
-        Relu,
-        Conv(16),
-        Relu,
-        Pool,
-        Dense(10),
-    ];
-    let cnn = classifier(&parts, &train, 8, 1);
-    let whole = Vit::new(None, 2).trained(&train, 12, 2);
-    let cut = Vit::new(Some(1), 2).trained(&train, 12, 2);
-    let (seen, without) = (whole.run(&held.x), cut.run(&held.x));
-    let score = [
-        cnn.accuracy(&held),
-        accuracy(&seen.outputs, &held.labels),
-        accuracy(&without.outputs, &held.labels),
-    ];
-    println!(
-        "accuracy: CNN {:.3}, ViT {:.3}, ViT without the skips of block 1 {:.3}",
-        score[0], score[1], score[2]
-    );
-    assert!(score.iter().all(|&s| s > 0.85), "{score:?}");
-
-    // The layers with weights, each with its nonlinearity or skip.
-    let rows = |stream: &[Tensor<3>]| {
-        let flat = |x: &Tensor<3>| Flatten::Features.tokens(x.clone());
-        stream.iter().map(flat).collect::<Vec<_>>()
-    };
-    let of_cnn: Vec<Tensor<2>> = {
-        let all = cnn.layers(&held.x);
-        [1, 3, 6, 8].map(|at| all[at].clone()).to_vec()
-    };
-    let tables = [
-        table(&of_cnn),
-        table(&rows(&seen.stream)),
-        table(&rows(&without.stream)),
-    ];
-    for (name, table) in ["CNN", "ViT", "ViT without the skips of block 1"]
-        .iter()
-        .zip(&tables)
-    {
-        shown(name, table);
+    let (mut kept, mut lost, mut vits) = (vec![], vec![], vec![]);
+    for seed in [2, 3] {
+        let [whole, cut] = [None, Some(1)].map(|cut| {
+            let vit = Vit::new(cut, seed).trained(&train, 12, seed);
+            let seen = vit.run(&held.x);
+            let score = accuracy(&seen.outputs, &held.labels);
+            let table = table(&flat(&seen.stream));
+            shown(
+                &format!("ViT without the skips of {cut:?}: {score:.3} right"),
+                &table,
+            );
+            assert!(score > 0.88, "{score}");
+            (seen, table)
+        });
+        kept.push(across(&whole.1));
+        lost.push(across(&cut.1));
+        vits.push(whole);
     }
-    let [of_cnn_mean, of_vit] = [&tables[0], &tables[1]].map(|t| off_diagonal(t));
-    println!("mean CKA of different layers: CNN {of_cnn_mean:.3}, ViT {of_vit:.3}");
+    println!("CKA across block 1: {kept:.3?} with its skips, {lost:.3?} without");
+    assert!(kept.iter().zip(&lost).all(|(kept, lost)| lost < kept));
 
-    // Layers 2 and 4 are before and after block 1.
-    let across = [&tables[1], &tables[2]].map(|t| t[2][4]);
-    println!(
-        "CKA across block 1: {:.3} with skips, {:.3} without",
-        across[0], across[1]
-    );
-    assert!(across[1] < across[0] - 0.1, "{across:?}");
+    use Part::{Conv, Dense, Pool, Relu};
+    let parts = [
+        &[Conv(8), Relu, Conv(8), Relu, Pool][..],
+        &[Conv(16), Relu, Conv(16), Relu, Pool],
+        &[Conv(32), Relu, Conv(32), Relu, Dense(10)],
+    ];
+    let cnn = classifier(&parts.concat(), &train, 8, 1);
+    let all = cnn.layers(&held.x);
+    let of_cnn = table(&[1, 3, 6, 8, 11, 13].map(|at| all[at].clone()));
+    shown(&format!("CNN: {:.3} right", cnn.accuracy(&held)), &of_cnn);
+    let (seen, of_vit) = &vits[0];
+    let six: Vec<Vec<f64>> = of_vit[1..].iter().map(|row| row[1..].to_vec()).collect();
+    let (cnn_mean, vit_mean) = (off_diagonal(&of_cnn), off_diagonal(&six));
+    println!("mean CKA of different layers: CNN {cnn_mean:.3}, ViT {vit_mean:.3}");
+    let n = held.len();
 
     // Evenly spread attention reaches as far as patches are apart on average.
     let even = Tensor::<4>::ones([1, HEADS, TOKENS, TOKENS], &Device::flex()) / PATCHES as f64;
@@ -352,7 +341,7 @@ fn vits_are_alike_all_through_and_their_skips_carry_it() {
     let tokens: Vec<Tensor<2>> = (1..TOKENS)
         .map(|t| last.clone().narrow(1, t, 1).reshape([n, WIDTH]))
         .collect();
-    let maps = cnn.layers(&held.x)[8].clone().reshape([n, 16, PATCHES]);
+    let maps = all[8].clone().reshape([n, 16, PATCHES]);
     let places: Vec<Tensor<2>> = (0..PATCHES)
         .map(|p| maps.clone().narrow(2, p, 1).reshape([n, 16]))
         .collect();
