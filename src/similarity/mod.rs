@@ -25,16 +25,19 @@
 //! the metric is 0 / 0 ([`Error::Undefined`]). None of these ever comes back as a number.
 
 mod aligned;
+mod assignment;
 mod axes;
 mod best;
 mod cca;
 mod cka;
+mod correlations;
 mod flatten;
 mod groups;
 mod host;
 mod judgements;
 mod kernel;
 mod lanes;
+mod lasso;
 mod map;
 mod metric;
 mod neighbours;
@@ -43,21 +46,28 @@ mod prepared;
 mod procrustes;
 mod rank;
 mod relative;
+mod rosetta;
 mod rsa;
 mod shape;
+mod spectral;
 mod tiles;
 mod translate;
+mod transport;
 mod uncertainty;
+mod units;
+mod universal;
 mod whiten;
 
 pub use aligned::{aligned_cosine, aligned_cosine_async, frechet_distance, frechet_distance_async};
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
+pub use correlations::{UnitCorrelations, UnitPair, unit_correlations, unit_correlations_async};
 pub use flatten::{Flatten, UnknownFlatten};
 pub use judgements::{
     Glocal, HumanAlignment, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
 };
 pub use kernel::Kernel;
+pub use lasso::{SparsePrediction, sparse_prediction, sparse_prediction_async};
 pub use map::{Map, mds};
 pub use metric::{Change, Facts, Kind, Metric};
 pub use neighbours::{
@@ -68,12 +78,19 @@ pub use neighbours::{
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
 pub use relative::{Join, Nearby, relative, relative_product, stitched};
+pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
 pub use shape::{NbsKernel, Shape};
+pub use spectral::{CoClusters, co_clusters, co_clusters_async};
 pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};
-pub use whiten::{Score, Whitening, shape_distance, shape_distance_async};
-
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
+pub use units::{
+    Direction, PermutationScore, Soft, Units, matching, matching_async, permutation_shape,
+    permutation_shape_async, semi_matching, semi_matching_async, soft_matching,
+    soft_matching_async,
+};
+pub use universal::{Correlations, excess_correlation, universal_families};
+pub use whiten::{Score, Whitening, shape_distance, shape_distance_async};
 
 use crate::device;
 

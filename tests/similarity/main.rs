@@ -18,6 +18,8 @@ mod neighbours;
 mod papers;
 mod shape;
 mod uncertainty;
+mod units;
+mod universal;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 

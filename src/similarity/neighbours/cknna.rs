@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 
 use super::lists::places;
-use super::space::{inverse_lengths, nearest};
+use super::space::{inverse_lengths, nearest_rows};
 use super::{Nearness, Neighbours};
 use crate::device::block_on;
 use crate::similarity::host::{Real, Rows, working};
@@ -146,7 +146,7 @@ async fn entries<T: Real>(
 ) -> Result<(Graph, Vec<f64>), Error> {
     let (x, rows) = Rows::<T>::read(x).await?;
     let weight = inverse_lengths(&rows);
-    let found = nearest(x, rows, k, Nearness::Cosine).await?;
+    let found = nearest_rows(x, rows, k, Nearness::Cosine).await?;
     let (mut graph, mut cosines) = (Graph::default(), Vec::with_capacity(found.len()));
     for (i, near) in found.chunks(k).enumerate() {
         let cosine = |n: &super::space::Near| (n.row, n.score * weight[i]);

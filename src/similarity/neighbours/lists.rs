@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 
 use super::Nearness;
-use super::space::nearest;
+use super::space::nearest_rows;
 use crate::similarity::Error;
 use crate::similarity::host::{Rows, map_chunks, working};
 
@@ -23,11 +23,11 @@ impl Lists {
         let near = match x.dtype() {
             DType::F64 => {
                 let (x, rows) = Rows::<f64>::read(x.clone()).await?;
-                nearest(x, rows, k, by).await?
+                nearest_rows(x, rows, k, by).await?
             }
             _ => {
                 let (x, rows) = Rows::<f32>::read(working(x)).await?;
-                nearest(x, rows, k, by).await?
+                nearest_rows(x, rows, k, by).await?
             }
         };
         let neighbours = near.into_iter().map(|n| n.row).collect();

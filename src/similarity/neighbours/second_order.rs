@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 
 use super::lists::{Lists, mean_of_rows};
-use super::space::{inverse_lengths, nearest, squared_distance};
+use super::space::{inverse_lengths, nearest_rows, squared_distance};
 use super::{Nearness, Neighbours};
 use crate::device::block_on;
 use crate::similarity::host::{Real, Rows, Values, working};
@@ -81,7 +81,7 @@ impl Surroundings {
         let (x, rows) = Rows::<T>::read(x).await?;
         let (weight, d) = (inverse_lengths(&rows), rows.d);
         let kept = T::store(rows.values.clone());
-        let near = nearest(x, rows, k, Nearness::Cosine).await?;
+        let near = nearest_rows(x, rows, k, Nearness::Cosine).await?;
         let neighbours = near.into_iter().map(|n| n.row).collect();
         Ok(Self {
             lists: Lists { k, neighbours },

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::Nearness;
 use crate::device;
-use crate::ops::topk;
+use crate::ops::{NearestBy, PairTile, nearest};
 use crate::similarity::Error;
 use crate::similarity::best::{Best, offer_block};
 use crate::similarity::groups::Groups;
@@ -32,7 +32,7 @@ pub(super) struct Near {
 }
 
 /// The `k` nearest of each row, `[n, k]`, nearest first, of equally near ones the lower index.
-pub(super) async fn nearest<T: Real>(
+pub(super) async fn nearest_rows<T: Real>(
     x: Tensor<2>,
     rows: Rows<T>,
     k: usize,
@@ -105,9 +105,9 @@ impl<T: Real> Space<T> {
         let mut best: Vec<Best<T>> = (0..self.rows.n).map(|_| Best::new(keep)).collect();
         let squares: Vec<T> = self.weight.iter().map(|&w| T::rounded(w)).collect();
         let here = self.z.device() == burn::tensor::Device::flex();
-        match here || keep >= MOST_THERE {
+        match here || keep > MOST_THERE {
             true => self.choose_here(&mut best, &squares).await?,
-            false => self.choose_there(&mut best, &squares, keep).await?,
+            false => self.choose_there(&mut best, squares, keep).await?,
         }
         Ok(best)
     }
@@ -125,40 +125,38 @@ impl<T: Real> Space<T> {
         Ok(())
     }
 
-    /// Where reading back costs more than multiplying: all blocks are made, and of each row of a block
-    /// only the best come back, one more than `keep` for the row itself.
+    /// Where reading back costs more than multiplying: all blocks are made, and of each row only the
+    /// best come back.
     async fn choose_there(
         &self,
         best: &mut [Best<T>],
-        squares: &[T],
+        squares: Vec<T>,
         keep: usize,
     ) -> Result<(), device::Error> {
         let n = self.rows.n;
-        let squares = match self.by {
-            Nearness::Euclidean => Some(beside(squares.to_vec(), [n, 1], &self.z)),
-            _ => None,
+        let (by, squares) = match self.by {
+            Nearness::Euclidean => (NearestBy::Distance, squares),
+            _ => (NearestBy::Product, vec![T::default(); n]),
         };
+        let squares = beside(squares, [1, n], &self.z).reshape([n]);
+        let part = |r: &Range<usize>| squares.clone().narrow(0, r.start, r.len());
         for r in ranges(n, BLOCK_THERE[0]) {
-            let (mut values, mut columns) = (vec![], vec![]);
+            let mut found = None;
             for c in ranges(n, BLOCK_THERE[1]) {
-                let mut product = block(&self.z, &r, &c);
-                if let Some(squares) = &squares {
-                    let part = |r: &Range<usize>| squares.clone().narrow(0, r.start, r.len());
-                    product = product * 2.0 - part(&c).transpose() - part(&r);
-                }
-                let (value, column) = topk(product, c.len().min(keep + 1));
-                values.push(value);
-                columns.push(column + c.start as i64);
+                let tile = PairTile {
+                    products: block(&self.z, &r, &c),
+                    row_squares: part(&r),
+                    column_squares: part(&c),
+                };
+                found = Some(nearest(found, &tile, [r.start, c.start], by, keep));
             }
-            let values = device::read::<T, 2>(Tensor::cat(values, 1)).await?;
-            let columns = device::read_int(Tensor::cat(columns, 1)).await?;
+            let found = found.expect("there are columns");
+            let values = device::read::<T, 2>(found.values).await?;
+            let rows = device::read_int(found.indices).await?;
             let width = values.len() / r.len();
-            chunks_mut(&mut best[r.clone()], 1, |i, best| {
-                let found = i * width..(i + 1) * width;
-                for (&value, &column) in values[found.clone()].iter().zip(&columns[found]) {
-                    if column as usize != r.start + i {
-                        best[0].offer(value, column as usize);
-                    }
+            chunks_mut(&mut best[r], 1, |i, best| {
+                for at in i * width..(i + 1) * width {
+                    best[0].offer(values[at], rows[at] as usize);
                 }
             });
         }

@@ -7,5 +7,9 @@ mod digits;
 mod draws;
 #[allow(dead_code, reason = "each paper uses a part of it")]
 mod nets;
+
+mod convergent_learning;
 mod platonic;
+mod rosetta_neurons;
+mod universal_neurons;
 mod vits_and_cnns;
