@@ -107,7 +107,7 @@ impl<T: Real> Rows<T> {
     }
 
     /// The largest absolute value; an error naming the first value that is not finite.
-    fn largest(&self) -> Result<f64, Error> {
+    pub(super) fn largest(&self) -> Result<f64, Error> {
         let part = |r: Range<usize>| T::largest(&self.values[r.start * self.d..r.end * self.d]);
         let parts = map_chunks(self.n, CHUNK, part);
         match parts.iter().position(|largest| !largest.is_finite()) {

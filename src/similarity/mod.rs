@@ -34,6 +34,7 @@ mod correlations;
 mod flatten;
 mod groups;
 mod host;
+mod judgements;
 mod kernel;
 mod lanes;
 mod lasso;
@@ -62,6 +63,9 @@ pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
 pub use correlations::{UnitCorrelations, UnitPair, unit_correlations, unit_correlations_async};
 pub use flatten::{Flatten, UnknownFlatten};
+pub use judgements::{
+    Glocal, HumanAlignment, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
+};
 pub use kernel::Kernel;
 pub use lasso::{SparsePrediction, sparse_prediction, sparse_prediction_async};
 pub use map::{Map, mds};

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 mod common;
 mod every;
 mod flatten;
+mod judgements;
 mod neighbours;
 mod papers;
 mod shape;

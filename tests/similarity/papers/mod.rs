@@ -9,5 +9,7 @@ mod draws;
 mod nets;
 
 mod convergent_learning;
+mod platonic;
 mod rosetta_neurons;
 mod universal_neurons;
+mod vits_and_cnns;
