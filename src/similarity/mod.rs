@@ -26,25 +26,41 @@
 
 mod axes;
 mod best;
+mod canonical;
 mod cca;
 mod cka;
 mod groups;
+mod gulp;
 mod host;
 mod kernel;
 mod metric;
 mod neighbours;
+mod noise_ceiling;
+mod pls;
+mod predictivity;
 mod prepared;
 mod rank;
+mod regression;
 mod rsa;
 mod tiles;
 mod uncertainty;
 
-pub use cca::{Cca, svcca, svcca_async};
+pub use canonical::{
+    cca, cca_async, cca_correlations, cca_correlations_async, pwcca, pwcca_async, svcca, svcca_async,
+};
+pub use cca::{Cca, Mean, Side, Summary};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
+pub use gulp::{gulp, gulp_async};
 pub use kernel::Kernel;
 pub use metric::{Change, Facts, Kind, Metric};
 pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
+pub use noise_ceiling::{median_of_ceiling, split_half, split_half_async};
+pub use predictivity::{
+    Over, Predictivity, Score, linear_r2, linear_r2_async, predictivity, predictivity_async, ridge_r2,
+    ridge_r2_async,
+};
 pub use prepared::{Prepared, matrix, matrix_async};
+pub use regression::{Mapping, Penalty};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
 
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
