@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
-use super::{Cca, Error, Kernel, Neighbours, Predictivity, Prepared, Rsa};
+use super::{Cca, Error, Kernel, Neighbours, Predictivity, Prepared, Rsa, Shape, Units};
 use crate::device::block_on;
 
 /// What a family of metrics is made of.
@@ -89,9 +90,11 @@ impl Facts {
 }
 
 /// Which way a metric counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Larger values mean more alike.
+    #[default]
     Similarity,
     /// Smaller values mean more alike.
     Distance,
@@ -225,10 +228,14 @@ families! {
     Cca,
     /// What one side predicts of the other.
     Predictivity,
+    /// What is left when one side has been turned onto the other.
+    Shape,
     /// Dissimilarities of all pairs of rows.
     Rsa,
     /// Who is nearest to whom.
     Neighbours,
+    /// Single units matched with single units.
+    Units,
 }
 
 impl Metric {

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::Error;
 use super::axes::wide_rows;
 use super::host::{Rows, map_chunks};
-use super::predictivity::{Over, Score};
+use super::predictivity::{Goodness, Over};
 use crate::device::block_on;
 
 /// The split-half reliability of each unit: how well half of its repeats agrees with the other half,
@@ -34,7 +34,7 @@ use crate::device::block_on;
 /// `O(splits r n d)` on the host in f64; `8 (r + 2) n d` bytes.
 ///
 /// # Source
-/// Spearman 1910 and Brown 1910. Brain-Score (Schrimpf et al. 2018) corrects the correlation of each split
+/// Spearman 1910 and Brown 1910. Brain-Goodness (Schrimpf et al. 2018) corrects the correlation of each split
 /// and averages then; of one split that is the same, and the mean first has no pole at `ρ = -1`.
 ///
 /// # Example
@@ -119,11 +119,11 @@ fn agreement(halves: &[Vec<f64>; 2], unit: usize, d: usize) -> Option<f64> {
             .copied()
             .collect::<Vec<_>>()
     });
-    Score::Pearson.of(&b, &a)?;
-    Score::Pearson.of(&a, &b)
+    Goodness::Pearson.of(&b, &a)?;
+    Goodness::Pearson.of(&a, &b)
 }
 
-/// Brain-Score's number: the median over units of score over ceiling.
+/// Brain-Goodness's number: the median over units of score over ceiling.
 ///
 /// `scores` and `ceiling` have one entry a unit ([`predictivity`](super::predictivity()), [`split_half`]);
 /// units without a score, or whose ceiling is absent or not above 0, are left out.
@@ -135,7 +135,7 @@ fn agreement(halves: &[Vec<f64>; 2], unit: usize, d: usize) -> Option<f64> {
 /// If there are more of one than of the other.
 ///
 /// # Source
-/// Schrimpf et al. 2018, "Brain-Score: Which Artificial Neural Network for Object Recognition is most
+/// Schrimpf et al. 2018, "Brain-Goodness: Which Artificial Neural Network for Object Recognition is most
 /// Brain-Like?": the correlation is divided by the corrected reliability itself and not by its root, so
 /// that a perfect model of noisy units scores above 1.
 ///

@@ -125,9 +125,10 @@ impl Folds {
         target: &Split,
         by: Mapping,
     ) -> Result<Mat<f64>, Error> {
-        let y = target.train.transpose();
         match by {
-            Mapping::Ridge(penalty) => Ok(self.trained()?[fold].ridge(y, penalty)),
+            Mapping::Ridge(penalty) => {
+                Ok(self.trained()?[fold].ridge(target.train.as_ref(), penalty))
+            }
             Mapping::Pls { components } => {
                 let x = self.split(fold);
                 let fitted = pls::fit(x.train.as_ref(), target.train.as_ref(), components)?;
@@ -142,12 +143,12 @@ fn columns(x: &Mat<f64>, which: &[usize]) -> Mat<f64> {
 }
 
 impl Trained {
-    /// Predictions of the test rows, `[t, q]`, for training targets `y` of `[m, q]` whose means are 0.
-    fn ridge(&self, y: MatRef<'_, f64>, penalty: Penalty) -> Mat<f64> {
-        let products = self.train.times(y);
+    /// Predictions of the test rows, `[t, q]`, for the turned training targets `[q, m]`, whose means are 0.
+    fn ridge(&self, target: MatRef<'_, f64>, penalty: Penalty) -> Mat<f64> {
+        let products = self.train.times(target.transpose());
         let lambda = match penalty {
             Penalty::Fixed(lambda) => lambda,
-            Penalty::Auto => self.best(&products, y),
+            Penalty::Auto => self.best(&products, target),
         };
         &self.test * self.weights(&products, lambda)
     }
@@ -161,25 +162,35 @@ impl Trained {
     }
 
     /// The penalty of the smallest error with one row left out.
-    fn best(&self, products: &Mat<f64>, y: MatRef<'_, f64>) -> f64 {
-        let s = &self.train.basis.s;
-        let mean = self.train.basis.squared() / s.len() as f64;
+    fn best(&self, products: &Mat<f64>, target: MatRef<'_, f64>) -> f64 {
+        let basis = &self.train.basis;
+        let mean = basis.squared() / basis.s.len() as f64;
         let z = self.train.z();
-        let error = |lambda: f64| {
-            let fitted = &*z * self.weights(products, lambda);
-            let misses = (0..y.nrows()).map(|i| {
-                let own = |k: usize| z[(i, k)] * z[(i, k)] / (s[k] * s[k] + lambda);
-                let leverage = 1.0 / y.nrows() as f64 + (0..s.len()).map(own).sum::<f64>();
-                let miss = |j: usize| (y[(i, j)] - fitted[(i, j)]).powi(2);
-                (0..y.ncols()).map(miss).sum::<f64>() / (1.0 - leverage).powi(2)
-            });
-            misses.sum::<f64>()
-        };
         let grid = DECADES.map(|decade| mean * 10f64.powi(decade));
-        let tried = grid.map(|lambda| (lambda, error(lambda)));
-        tried
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .expect("a grid that is not empty")
-            .0
+        let tried = grid.map(|lambda| {
+            let fitted = self.weights(products, lambda).transpose() * z.transpose();
+            let rows = target.col_iter().zip(fitted.col_iter());
+            let misses = rows
+                .zip(self.leverage(&z, lambda))
+                .map(|((y, fit), leverage)| {
+                    let miss = y.iter().zip(fit.iter()).map(|(y, fit)| (y - fit).powi(2));
+                    miss.sum::<f64>() / (1.0 - leverage).powi(2)
+                });
+            (lambda, misses.sum::<f64>())
+        });
+        let best = tried.min_by(|a, b| a.1.total_cmp(&b.1));
+        best.expect("a grid that is not empty").0
+    }
+
+    /// How much of its own prediction each training row makes.
+    fn leverage(&self, z: &Mat<f64>, lambda: f64) -> Vec<f64> {
+        let mut leverage = vec![1.0 / z.nrows() as f64; z.nrows()];
+        for (column, s) in z.col_iter().zip(&self.train.basis.s) {
+            let own = 1.0 / (s * s + lambda);
+            for (h, z) in leverage.iter_mut().zip(column.iter()) {
+                *h += z * z * own;
+            }
+        }
+        leverage
     }
 }

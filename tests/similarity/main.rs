@@ -13,9 +13,14 @@ use proptest::prelude::*;
 mod cca;
 mod common;
 mod every;
+mod flatten;
+mod neighbours;
 mod papers;
 mod predictivity;
+mod shape;
 mod uncertainty;
+mod units;
+mod universal;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 
