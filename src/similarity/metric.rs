@@ -6,8 +6,7 @@ use std::str::FromStr;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa, Shape, Units};
-
+use super::{Cca, Error, Kernel, Neighbours, Predictivity, Prepared, Rsa, Shape, Units};
 use crate::device::block_on;
 
 /// What a family of metrics is made of.
@@ -53,7 +52,7 @@ pub struct Facts {
     pub symmetric: bool,
     /// The value of a representation and itself; none if that depends on the representation.
     pub same: Option<f64>,
-    /// Changes of one side that leave the value as it is, up to rounding.
+    /// Changes of one side, whichever it is, that leave the value as it is, up to rounding.
     pub blind_to: &'static [Change],
     /// Fewest rows for which the metric means something.
     pub fewest_rows: usize,
@@ -225,8 +224,10 @@ macro_rules! families {
 families! {
     /// Kernels of the rows: CKA and its relatives.
     Kernel,
-    /// Canonical correlations and what one side predicts of the other.
+    /// Canonical correlations.
     Cca,
+    /// What one side predicts of the other.
+    Predictivity,
     /// What is left when one side has been turned onto the other.
     Shape,
     /// Dissimilarities of all pairs of rows.

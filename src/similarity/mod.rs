@@ -8,6 +8,7 @@
 //! | [`linear_cka`] | directions of large variance | rotation, one scale, shift |
 //! | [`rsa`] | the order of all pairwise dissimilarities | shift and scale of each row |
 //! | [`svcca`](svcca()) | the subspaces of most variance | rotation, one scale, shift |
+//! | [`predictivity`](predictivity()) | what a linear map gives on rows held out | shift; not symmetric |
 //! | [`mutual_knn`] | who is nearest to whom | everything far away; rotation, scale |
 //!
 //! [`Metric`] names them in text, [`matrix`] compares many layers, [`Prepared`] keeps what one
@@ -17,8 +18,9 @@
 //! Products run on the tensor's device in its precision: f64 tensors in f64, all others in f32. Rows
 //! are read back once per representation to check them and to take means and lengths in f64; sums
 //! over products, pairs and ranks are f64 on the host, in fixed chunks, so that the result does not
-//! depend on the number of threads. SVCCA is all f64 on the host. Features are centred before any product. Representations whose
-//! largest value lies outside 1e-10 to 1e10 are scaled by a power of two, which no metric here sees.
+//! depend on the number of threads. Canonical correlations and regressions are all f64 on the host.
+//! Features are centred before any product. Representations whose largest value lies outside 1e-10 to
+//! 1e10 are scaled by a power of two, except for metrics that see it.
 //!
 //! # What is an error
 //! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
@@ -28,11 +30,13 @@ mod aligned;
 mod assignment;
 mod axes;
 mod best;
+mod canonical;
 mod cca;
 mod cka;
 mod correlations;
 mod flatten;
 mod groups;
+mod gulp;
 mod host;
 mod judgements;
 mod kernel;
@@ -41,10 +45,15 @@ mod lasso;
 mod map;
 mod metric;
 mod neighbours;
+mod noise_ceiling;
 mod pairs;
+mod pls;
+mod predict;
+mod predictivity;
 mod prepared;
 mod procrustes;
 mod rank;
+mod regression;
 mod relative;
 mod rosetta;
 mod rsa;
@@ -59,10 +68,15 @@ mod universal;
 mod whiten;
 
 pub use aligned::{aligned_cosine, aligned_cosine_async, frechet_distance, frechet_distance_async};
-pub use cca::{Cca, svcca, svcca_async};
+pub use canonical::{
+    cca, cca_async, cca_correlations, cca_correlations_async, pwcca, pwcca_async, svcca,
+    svcca_async,
+};
+pub use cca::{Cca, Mean, Side, Summary};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
 pub use correlations::{UnitCorrelations, UnitPair, unit_correlations, unit_correlations_async};
 pub use flatten::{Flatten, UnknownFlatten};
+pub use gulp::{gulp, gulp_async};
 pub use judgements::{
     Glocal, HumanAlignment, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
 };
@@ -75,8 +89,14 @@ pub use neighbours::{
     knn_jaccard_async, knn_rank, knn_rank_async, lcs_knn, lcs_knn_async, mutual_knn,
     mutual_knn_async, second_order_cosine, second_order_cosine_async,
 };
+pub use noise_ceiling::{median_of_ceiling, split_half, split_half_async};
+pub use predict::{
+    linear_r2, linear_r2_async, predictivity, predictivity_async, ridge_r2, ridge_r2_async,
+};
+pub use predictivity::{Goodness, Over, Predictivity};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
+pub use regression::{Mapping, Penalty};
 pub use relative::{Join, Nearby, relative, relative_product, stitched};
 pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};

@@ -6,7 +6,11 @@ use crate::common::{Matrix, close, metric};
 
 /// Every metric, with fewer neighbours, anchors and components than the defaults where rows are few here.
 fn all() -> Vec<Metric> {
-    Metric::names().map(metric).collect()
+    let fewer = |name| match name {
+        "pls[components=25,folds=5,score=pearson,over=median,target=y]" => "pls[components=3]",
+        other => other,
+    };
+    Metric::names().map(fewer).map(metric).collect()
 }
 
 const CHANGES: [Change; 8] = [
@@ -103,10 +107,11 @@ fn a_metric_is_blind_to_what_its_facts_say_and_to_nothing_else() {
             let moved = |seed: u64| {
                 let (x, y) = sides(metric, ROWS, seed);
                 let before = known(metric, &x, &y);
-                let after = value(metric, &changed(&x, change, seed), &y);
-                after.map_or(f64::INFINITY, |after| {
-                    (after - before).abs() / before.abs().max(1.0)
-                })
+                let left = value(metric, &changed(&x, change, seed), &y);
+                let right = value(metric, &x, &changed(&y, change, seed));
+                let far = |after: f64| (after - before).abs() / before.abs().max(1.0);
+                let moves = [left, right].map(|after| after.map_or(f64::INFINITY, far));
+                moves[0].max(moves[1])
             };
             let most = (1..4).map(moved).fold(0.0, f64::max);
             let blind = most <= 1e-7;
@@ -162,7 +167,10 @@ fn equal_sides_and_exchanged_sides_are_as_the_facts_say() {
 
 #[test]
 fn the_order_of_rows_matters_only_where_the_facts_say() {
-    let order: Vec<usize> = (0..ROWS).map(|i| (i * 37 + 11) % ROWS).collect();
+    // At random: in step with no number of folds.
+    let by = Matrix::random(ROWS, 1, 6).v;
+    let mut order: Vec<usize> = (0..ROWS).collect();
+    order.sort_by(|&a, &b| by[a].total_cmp(&by[b]));
     let mut wrong = Vec::new();
     for metric in all() {
         let (x, y) = sides(metric, ROWS, 8);
