@@ -62,6 +62,9 @@ pub struct Facts {
     pub equal_widths: bool,
     /// Whether the value changes when both sides are put in another order: batches, folds, anchors.
     pub rows_in_order: bool,
+    /// Whether it matters which row of one side goes with which of the other; if not, the two clouds are
+    /// compared as wholes.
+    pub pairs_rows: bool,
 }
 
 impl Facts {
@@ -76,6 +79,7 @@ impl Facts {
             most_rows: None,
             equal_widths: false,
             rows_in_order: false,
+            pairs_rows: true,
         }
     }
 

@@ -58,7 +58,7 @@ pub struct Interval {
 ///
 /// # Errors
 /// As the metric; [`Error::Undefined`] for [`Baseline::Rotation`] with a metric that no rotation
-/// changes, and where a draw has no value.
+/// changes, for [`Baseline::Rows`] with one that does not pair rows, and where a draw has no value.
 ///
 /// # Panics
 /// If `draws` is 0.
@@ -114,11 +114,7 @@ pub async fn null_async(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Null, Error> {
     assert!(draws > 0, "null: no draws");
-    if baseline == Baseline::Rotation && metric.facts().blind_to.contains(&Change::Rotation) {
-        return Err(Error::Undefined {
-            why: "a rotation does not change this metric, so rotations say nothing of chance",
-        });
-    }
+    check_baseline(metric, baseline)?;
     let (a, b) = sides(x, y, metric).await?;
     let value = a.compare_async(&b).await?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -231,6 +227,21 @@ pub async fn bootstrap_async(
         level,
         draws,
     })
+}
+
+/// Refuses a baseline that the metric cannot see.
+fn check_baseline(metric: Metric, baseline: Baseline) -> Result<(), Error> {
+    let facts = metric.facts();
+    let why = match baseline {
+        Baseline::Rotation if facts.blind_to.contains(&Change::Rotation) => {
+            "a rotation does not change this metric, so rotations say nothing of chance"
+        }
+        Baseline::Rows if !facts.pairs_rows => {
+            "this metric does not see which rows are paired, so shuffled rows say nothing of chance"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Undefined { why })
 }
 
 async fn sides(

@@ -137,7 +137,11 @@ fn equal_sides_and_exchanged_sides_are_as_the_facts_say() {
         if facts.same.is_some_and(|same| (own - same).abs() > 2e-7) {
             wrong.push(format!("{metric} of equal sides: {own}"));
         }
+        let always_nearly = ["cycle_knn"]
+            .iter()
+            .any(|n| metric.to_string().starts_with(n));
         if facts.same.is_none()
+            && !always_nearly
             && [x.map(|v| v * v), y.clone(), alone.clone()]
                 .iter()
                 .all(|z| (known(metric, z, z) - own).abs() < 1e-9)
@@ -156,7 +160,7 @@ fn equal_sides_and_exchanged_sides_are_as_the_facts_say() {
             Kind::Similarity => unlike < there,
             Kind::Distance => unlike > there,
         };
-        if !further {
+        if !further && facts.pairs_rows {
             wrong.push(format!(
                 "{metric}: {there} where something is shared, {unlike} where nothing is"
             ));
