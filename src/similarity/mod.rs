@@ -37,6 +37,7 @@ mod prepared;
 mod rank;
 mod rsa;
 mod tiles;
+mod uncertainty;
 
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
@@ -50,6 +51,8 @@ pub use rsa::{
     mahalanobis_async, model_weights, noise_ceiling, rsa, rsa_async, rsm_norm_difference,
     rsm_norm_difference_async, shrunk_precision, shrunk_precision_async,
 };
+
+pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 
 use crate::device;
 
