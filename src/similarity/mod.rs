@@ -47,7 +47,7 @@ pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use rsa::{
     Bootstrap, Ceiling, Channels, Comparator, Crossvalidated, DualBootstrap, Folds, Norm, Over, Rdm,
-    Rdms, Rsa, bootstrap, crossnobis, crossnobis_async, crossvalidate, dual_bootstrap, mahalanobis,
+    Rdms, Rsa, bootstrap_models, crossnobis, crossnobis_async, crossvalidate, dual_bootstrap, mahalanobis,
     mahalanobis_async, model_weights, noise_ceiling, rsa, rsa_async, rsm_norm_difference,
     rsm_norm_difference_async, shrunk_precision, shrunk_precision_async,
 };

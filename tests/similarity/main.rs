@@ -13,6 +13,7 @@ use proptest::prelude::*;
 mod common;
 mod every;
 mod papers;
+mod rsa;
 mod uncertainty;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};

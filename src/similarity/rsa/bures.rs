@@ -37,6 +37,14 @@ impl Root {
         })
     }
 
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        let (n, rank) = (self.factor.nrows(), self.factor.ncols());
+        Self {
+            factor: Mat::from_fn(n, rank, |i, j| self.factor[(order[i], j)]),
+            trace: self.trace,
+        }
+    }
+
     pub(super) fn compare(&self, other: &Self) -> Result<f64, Error> {
         let product = self.factor.transpose() * &other.factor;
         let singular = product.singular_values().map_err(|_| no_convergence())?;
@@ -47,7 +55,11 @@ impl Root {
 /// `-H D H / 2`.
 fn centred(upper: &[f64], n: usize) -> Mat<f64> {
     let whole = square(upper, n);
-    let means: Vec<f64> = (0..n).map(|i| whole.col(i).iter().sum::<f64>() / n as f64).collect();
+    let means: Vec<f64> = (0..n)
+        .map(|i| whole.col(i).iter().sum::<f64>() / n as f64)
+        .collect();
     let mean = means.iter().sum::<f64>() / n as f64;
-    Mat::from_fn(n, n, |i, j| -0.5 * (whole[(i, j)] - means[i] - means[j] + mean))
+    Mat::from_fn(n, n, |i, j| {
+        -0.5 * (whole[(i, j)] - means[i] - means[j] + mean)
+    })
 }

@@ -123,17 +123,61 @@ impl Side {
         }
     }
 
+    /// The same rows in another order; none for a sample of the pairs.
+    pub(super) fn reordered(&self, order: &[usize]) -> Option<Self> {
+        Some(match self {
+            Self::Ranks(ranks) => Self::Ranks(Ranks {
+                doubled: triangle_reordered(&ranks.doubled, order),
+                ..*ranks
+            }),
+            Self::Plain(plain) => Self::Plain(plain.reordered(order)),
+            Self::Whitened(whitened) => Self::Whitened(Whitened {
+                plain: whitened.plain.reordered(order),
+                rows: order.iter().map(|&i| whitened.rows[i]).collect(),
+                own: whitened.own,
+            }),
+            Self::Solved { .. } => return None,
+            Self::Kernel(root) => Self::Kernel(root.reordered(order)),
+        })
+    }
+
     pub(super) fn compare(&self, other: &Self, by: Comparator) -> Result<f64, Error> {
         match (self, other) {
             (Self::Ranks(a), Self::Ranks(b)) => Ok(a.compare(b, by)),
             (Self::Plain(a), Self::Plain(b)) => Ok(a.compare(b)),
             (Self::Whitened(a), Self::Whitened(b)) => Ok(a.compare(b)),
-            (Self::Solved { values, own, .. }, Self::Solved { whitened, own: o, .. }) => {
-                Ok(dot(values, whitened) / own.sqrt() / o.sqrt())
-            }
+            (
+                Self::Solved { values, own, .. },
+                Self::Solved {
+                    whitened, own: o, ..
+                },
+            ) => Ok(dot(values, whitened) / own.sqrt() / o.sqrt()),
             (Self::Kernel(a), Self::Kernel(b)) => a.compare(b),
             _ => unreachable!("both sides were made ready for one comparator"),
         }
+    }
+}
+
+/// The upper triangle of the same rows in another order: row `i` of the new is row `order[i]`.
+pub(super) fn triangle_reordered<V: Copy + Default + Send + Sync>(
+    upper: &[V],
+    order: &[usize],
+) -> Vec<V> {
+    let n = order.len();
+    let place = |a: usize, b: usize| a * (2 * n - a - 1) / 2 + b - a - 1;
+    let rows = map_chunks(n, 64, |r| {
+        let pairs = r.flat_map(|i| (i + 1..n).map(move |j| (order[i], order[j])));
+        pairs
+            .map(|(a, b)| upper[place(a.min(b), a.max(b))])
+            .collect::<Vec<V>>()
+    });
+    rows.concat()
+}
+
+pub(super) fn reordered(values: &Values, order: &[usize]) -> Values {
+    match values {
+        Values::F32(v) => Values::F32(triangle_reordered(v, order)),
+        Values::F64(v) => Values::F64(triangle_reordered(v, order)),
     }
 }
 
@@ -218,8 +262,17 @@ impl Plain {
         }
     }
 
+    fn reordered(&self, order: &[usize]) -> Self {
+        Self {
+            values: reordered(&self.values, order),
+            ..*self
+        }
+    }
+
     fn compare(&self, other: &Self) -> f64 {
-        let product = self.values.product(self.centre, &other.values, other.centre);
+        let product = self
+            .values
+            .product(self.centre, &other.values, other.centre);
         product / self.own.sqrt() / other.own.sqrt()
     }
 }
@@ -318,12 +371,8 @@ impl Packed for Values {
             (Self::F32(a), Self::F32(b)) => {
                 sum(a.len(), |i| (f64::from(a[i]) - ca) * (f64::from(b[i]) - cb))
             }
-            (Self::F32(a), Self::F64(b)) => {
-                sum(a.len(), |i| (f64::from(a[i]) - ca) * (b[i] - cb))
-            }
-            (Self::F64(a), Self::F32(b)) => {
-                sum(a.len(), |i| (a[i] - ca) * (f64::from(b[i]) - cb))
-            }
+            (Self::F32(a), Self::F64(b)) => sum(a.len(), |i| (f64::from(a[i]) - ca) * (b[i] - cb)),
+            (Self::F64(a), Self::F32(b)) => sum(a.len(), |i| (a[i] - ca) * (f64::from(b[i]) - cb)),
             (Self::F64(a), Self::F64(b)) => sum(a.len(), |i| (a[i] - ca) * (b[i] - cb)),
         }
     }

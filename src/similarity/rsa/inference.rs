@@ -104,7 +104,10 @@ impl Bootstrap {
         values.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let place = share * (values.len() - 1) as f64;
-            let (low, high) = (values[place.floor() as usize], values[place.ceil() as usize]);
+            let (low, high) = (
+                values[place.floor() as usize],
+                values[place.ceil() as usize],
+            );
             low + place.fract() * (high - low)
         };
         [at((1.0 - share) / 2.0), at((1.0 + share) / 2.0)]
@@ -135,19 +138,19 @@ impl Bootstrap {
 ///
 /// # Example
 /// ```
-/// use inscape::similarity::{Comparator, Over, Rdms, bootstrap};
+/// use inscape::similarity::{Comparator, Over, Rdms, bootstrap_models};
 ///
 /// # fn main() -> Result<(), inscape::similarity::Error> {
 /// let far = |shift: f64| (0..28).map(move |k| (k as f64 * 0.7 + shift).sin() + 2.0);
 /// let model = Rdms::new(8, far(0.0).collect())?;
 /// let subjects = Rdms::new(8, far(0.1).chain(far(0.3)).collect())?;
-/// let drawn = bootstrap(&model, &subjects, Comparator::Pearson, Over::Conditions, 50, 1)?;
+/// let drawn = bootstrap_models(&model, &subjects, Comparator::Pearson, Over::Conditions, 50, 1)?;
 /// let [low, high] = drawn.interval(0, 0.95);
 /// assert!(0.5 < low && low < high && high < 1.0);
 /// # Ok(())
 /// # }
 /// ```
-pub fn bootstrap(
+pub fn bootstrap_models(
     models: &Rdms,
     subjects: &Rdms,
     by: Comparator,
@@ -155,7 +158,7 @@ pub fn bootstrap(
     times: usize,
     seed: u64,
 ) -> Result<Bootstrap, Error> {
-    assert!(times >= 2, "bootstrap: {times} samples");
+    assert!(times >= 2, "bootstrap_models: {times} samples");
     let (n, count) = (subjects.conditions(), subjects.count());
     let whole = match over {
         Over::Subjects => Some(models.compare(subjects, by)?),
@@ -219,13 +222,13 @@ impl DualBootstrap {
 /// The three bootstraps that [`DualBootstrap`] is made of, `times` samples each.
 ///
 /// # Errors
-/// As [`bootstrap`].
+/// As [`bootstrap_models`].
 ///
 /// # Panics
-/// As [`bootstrap`].
+/// As [`bootstrap_models`].
 ///
 /// # Cost
-/// As two of [`bootstrap`].
+/// As two of [`bootstrap_models`].
 ///
 /// # Source
 /// Schütt et al. 2023, "Statistical inference on representational geometries", equation 12, with the bounds of
@@ -237,7 +240,7 @@ pub fn dual_bootstrap(
     times: usize,
     seed: u64,
 ) -> Result<DualBootstrap, Error> {
-    let of = |over| bootstrap(models, subjects, by, over, times, seed);
+    let of = |over| bootstrap_models(models, subjects, by, over, times, seed);
     Ok(DualBootstrap {
         conditions: of(Over::Conditions)?,
         subjects: of(Over::Subjects)?,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::super::host::{chunks_mut, map_chunks};
 
 /// Pairs that tie, of one side.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ties(u64);
 
 impl Ties {
@@ -36,9 +36,16 @@ pub(super) fn tau_b(a: Ranked<'_>, b: Ranked<'_>) -> f64 {
 
 /// Concordant less discordant pairs.
 fn concordance((a, ties_a): Ranked<'_>, (b, ties_b): Ranked<'_>) -> i64 {
-    let mut both: Vec<u64> = a.iter().zip(b).map(|(a, b)| u64::from(*a) << 32 | u64::from(*b)).collect();
+    let mut both: Vec<u64> = a
+        .iter()
+        .zip(b)
+        .map(|(a, b)| u64::from(*a) << 32 | u64::from(*b))
+        .collect();
     sort(&mut both);
-    let ties_both: u64 = both.chunk_by(|x, y| x == y).map(|run| pairs(run.len() as u64)).sum();
+    let ties_both: u64 = both
+        .chunk_by(|x, y| x == y)
+        .map(|run| pairs(run.len() as u64))
+        .sum();
     let second = both.iter().map(|&v| v as u32).collect();
     let discordant = inversions(second);
     let untied = pairs(a.len() as u64) + ties_both - ties_a.0 - ties_b.0;
@@ -51,7 +58,7 @@ const RUN: usize = 1 << 16;
 /// Sorts in parallel: runs, then merges of two.
 fn sort(values: &mut Vec<u64>) {
     chunks_mut(values, RUN, |_, run| run.sort_unstable());
-    merge_up(values, RUN, |_, _| ());
+    merge_up(values, RUN, |_| ());
 }
 
 /// Pairs `i < j` with `v[i] > v[j]`.
@@ -59,22 +66,26 @@ fn inversions(mut values: Vec<u32>) -> u64 {
     let short = map_chunks(values.len(), RUN, |r| {
         let mut run = values[r].to_vec();
         let count = AtomicU64::new(0);
-        merge_up(&mut run, 1, |_, c| drop(count.fetch_add(c, Relaxed)));
+        merge_up(&mut run, 1, |c| add(&count, c));
         (run, count.into_inner())
     });
     let mut total: u64 = short.iter().map(|(_, count)| count).sum();
     values = short.into_iter().flat_map(|(run, _)| run).collect();
     let count = AtomicU64::new(0);
-    merge_up(&mut values, RUN, |_, c| drop(count.fetch_add(c, Relaxed)));
+    merge_up(&mut values, RUN, |c| add(&count, c));
     total += count.into_inner();
     total
+}
+
+fn add(count: &AtomicU64, more: u64) {
+    count.fetch_add(more, Relaxed);
 }
 
 /// Merges sorted runs of `width` until one is left, telling each merge's inversions.
 fn merge_up<V: Copy + Ord + Default + Send + Sync>(
     values: &mut Vec<V>,
     mut width: usize,
-    count: impl Fn(usize, u64) + Sync + Send,
+    count: impl Fn(u64) + Sync + Send,
 ) {
     let mut from = std::mem::take(values);
     let mut to = vec![V::default(); from.len()];
@@ -83,7 +94,7 @@ fn merge_up<V: Copy + Ord + Default + Send + Sync>(
             let start = c * 2 * width;
             let run = &from[start..start + out.len()];
             let (a, b) = run.split_at(width.min(run.len()));
-            count(c, merge(a, b, out));
+            count(merge(a, b, out));
         });
         std::mem::swap(&mut from, &mut to);
         width *= 2;
@@ -115,7 +126,9 @@ mod tests {
     fn plain(a: &[u32], b: &[u32]) -> i64 {
         let sign = |x: u32, y: u32| (i64::from(x) - i64::from(y)).signum();
         let pair = |i: usize, j: usize| sign(a[i], a[j]) * sign(b[i], b[j]);
-        (0..a.len()).map(|i| (0..i).map(|j| pair(i, j)).sum::<i64>()).sum()
+        (0..a.len())
+            .map(|i| (0..i).map(|j| pair(i, j)).sum::<i64>())
+            .sum()
     }
 
     proptest! {

@@ -18,8 +18,13 @@ use std::fmt;
 use burn::tensor::{DType, Tensor};
 
 pub use compare::Comparator;
-pub use inference::{Bootstrap, Ceiling, DualBootstrap, Over, bootstrap, dual_bootstrap, noise_ceiling};
-pub use noise::{crossnobis, crossnobis_async, mahalanobis, mahalanobis_async, shrunk_precision, shrunk_precision_async};
+pub use inference::{
+    Bootstrap, Ceiling, DualBootstrap, Over, bootstrap_models, dual_bootstrap, noise_ceiling,
+};
+pub use noise::{
+    crossnobis, crossnobis_async, mahalanobis, mahalanobis_async, shrunk_precision,
+    shrunk_precision_async,
+};
 pub use norm::Norm;
 pub use rdm::Rdm;
 pub use rdms::{Channels, Rdms};
@@ -30,7 +35,7 @@ use super::metric::{Change, Facts, Family, Options};
 use super::rank::Ranked;
 use super::{Error, Prepared};
 use crate::device::block_on;
-use compare::{Pairs, Side};
+use compare::{Pairs, Side, reordered};
 use rdm::Distinct;
 use stream::Stream;
 
@@ -62,8 +67,9 @@ pub enum Rsa {
         by: Comparator,
     },
     /// The same with the lengths of the shortest paths over the pairs that did not become 1 (the paper's
-    /// geodesic matrix): `geodesic_rsa[rdm=euclidean,low=0,up=0.8,by=pearson]`. Undefined if that graph
-    /// falls apart. `n³` additions.
+    /// geodesic matrix): `geodesic_rsa[rdm=euclidean,low=0,up=1,by=pearson]`, where only the longest is no
+    /// edge. Undefined if that graph falls apart, as it does where one row is far from all others.
+    /// `n³` additions.
     Geodesic {
         /// The dissimilarity of two rows.
         rdm: Rdm,
@@ -155,7 +161,10 @@ impl Rsa {
 
 /// What RSA keeps of one representation.
 #[derive(Clone, Debug)]
-pub(super) enum Kept {
+pub(super) struct Ready(Kept);
+
+#[derive(Clone, Debug)]
+enum Kept {
     Side(Side),
     Stream(Box<Stream>),
     /// Upper triangle and number of rows.
@@ -166,10 +175,10 @@ impl Family for Rsa {
     const NAMES: &'static [&'static str] = &[
         "rsa[rdm=correlation,by=spearman]",
         "trsa[rdm=euclidean,low=0.2,up=0.8,by=pearson]",
-        "geodesic_rsa[rdm=euclidean,low=0,up=0.8,by=pearson]",
+        "geodesic_rsa[rdm=euclidean,low=0,up=1,by=pearson]",
         "rsm_norm_difference[rdm=euclidean,norm=frobenius]",
     ];
-    type Kept = Kept;
+    type Kept = Ready;
 
     fn parse(name: &str, options: &mut Options<'_>) -> Option<Self> {
         let first = |name| match name {
@@ -194,7 +203,7 @@ impl Family for Rsa {
             "geodesic_rsa" => Self::Geodesic {
                 rdm,
                 low: options.number("low", 0.0, share)?,
-                up: options.number("up", 0.8, share)?,
+                up: options.number("up", 1.0, share)?,
                 by,
             },
             "rsm_norm_difference" => Self::NormDifference {
@@ -235,15 +244,16 @@ impl Family for Rsa {
         }
     }
 
-    async fn prepare(self, x: &Tensor<2>) -> Result<Kept, Error> {
+    async fn prepare(self, x: &Tensor<2>) -> Result<Ready, Error> {
         match x.dtype() {
             DType::F64 => self.prepare_as::<f64>(x).await,
             _ => self.prepare_as::<f32>(&working(x)).await,
         }
+        .map(Ready)
     }
 
-    async fn compare(self, a: &Kept, b: &Kept) -> Result<f64, Error> {
-        match (self, self.by(), a, b) {
+    async fn compare(self, a: &Ready, b: &Ready) -> Result<f64, Error> {
+        match (self, self.by(), &a.0, &b.0) {
             (_, Some(by), Kept::Side(a), Kept::Side(b)) => a.compare(b, by),
             (_, Some(by), Kept::Stream(a), Kept::Stream(b)) => stream::compare(a, b, by).await,
             (_, None, Kept::Stream(a), Kept::Stream(b)) => Ok(stream::difference(a, b).await?),
@@ -252,6 +262,14 @@ impl Family for Rsa {
             }
             _ => unreachable!("the kind kept follows from the metric and the number of rows"),
         }
+    }
+
+    fn reordered(kept: &Ready, order: &[usize]) -> Option<Ready> {
+        Some(Ready(match &kept.0 {
+            Kept::Side(side) => Kept::Side(side.reordered(order)?),
+            Kept::Matrix(values, n) => Kept::Matrix(reordered(values, order), *n),
+            Kept::Stream(_) => return None,
+        }))
     }
 }
 

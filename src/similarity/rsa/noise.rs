@@ -128,9 +128,8 @@ pub async fn crossnobis_async(
         product += (&total - run) * run.transpose();
     }
     let share = channels.share(d) / (count * (count - 1)) as f64;
-    let distance = |(i, j)| {
-        share * (product[(i, i)] + product[(j, j)] - product[(i, j)] - product[(j, i)])
-    };
+    let distance =
+        |(i, j)| share * (product[(i, i)] + product[(j, j)] - product[(i, j)] - product[(j, i)]);
     Rdms::new(n, upper(n).map(distance).collect())
 }
 
@@ -173,7 +172,10 @@ pub fn shrunk_precision(residuals: &Tensor<2>) -> Result<Vec<f64>, Error> {
 /// As [`shrunk_precision`].
 pub async fn shrunk_precision_async(residuals: &Tensor<2>) -> Result<Vec<f64>, Error> {
     let [n, d] = residuals.dims();
-    let x = Runs::read(residuals.clone().reshape([1, n, d])).await?.0.remove(0);
+    let x = Runs::read(residuals.clone().reshape([1, n, d]))
+        .await?
+        .0
+        .remove(0);
     let mut s = x.transpose() * &x;
     s *= faer::Scale(1.0 / n as f64);
     let mean = (0..d).map(|j| s[(j, j)]).sum::<f64>() / d as f64;
@@ -182,7 +184,11 @@ pub async fn shrunk_precision_async(residuals: &Tensor<2>) -> Result<Vec<f64>, E
     // Squared distances, over d: of S from the multiple of the identity, and of S from the covariance.
     let far = square / d as f64 - mean * mean;
     let noise = (length4 / n as f64 - square) / (n * d) as f64;
-    let shrinkage = if far > 0.0 { (noise / far).clamp(0.0, 1.0) } else { 1.0 };
+    let shrinkage = if far > 0.0 {
+        (noise / far).clamp(0.0, 1.0)
+    } else {
+        1.0
+    };
     let shrunk = Mat::from_fn(d, d, |i, j| {
         let identity = if i == j { mean } else { 0.0 };
         (1.0 - shrinkage) * s[(i, j)] + shrinkage * identity

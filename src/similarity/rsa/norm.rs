@@ -107,7 +107,11 @@ fn ritz(diagonal: &[f64], beside: &[f64]) -> Result<(f64, f64), Error> {
         .self_adjoint_eigen(Side::Lower)
         .map_err(|_| no_convergence())?;
     let value = |i: usize| eigen.S().column_vector()[i];
-    let at = if value(0).abs() > value(k - 1).abs() { 0 } else { k - 1 };
+    let at = if value(0).abs() > value(k - 1).abs() {
+        0
+    } else {
+        k - 1
+    };
     Ok((value(at), eigen.U()[(k - 1, at)]))
 }
 

@@ -97,14 +97,14 @@ impl Points {
         }
     }
 
-    /// Column-centred rows.
+    /// Rows less a shift near their mean.
     fn positions<T: Real>(x: &Tensor<2>, rows: &Rows<T>, root: bool) -> Self {
-        let mean = rows.column_means();
+        let shift = exact_shift(rows);
         let q = rows.map(|row| {
-            let centred = |j: usize| (row[j] - mean[j]).wide();
+            let centred = |j: usize| (row[j] - shift[j]).wide();
             sum_range(0..rows.d, |j| centred(j) * centred(j))
         });
-        let z = x.clone() - beside(mean, [1, rows.d], x);
+        let z = x.clone() - beside(shift, [1, rows.d], x);
         Self {
             root,
             ..Self::symmetric(z, q, 1.0)
@@ -112,7 +112,11 @@ impl Points {
     }
 
     /// Rows of length 1 about `about(row)`; a row without length is 0 and has `q = 1` all the same.
-    fn directions<T: Real>(x: &Tensor<2>, rows: &Rows<T>, about: impl Fn(&[T]) -> f64 + Sync) -> Self {
+    fn directions<T: Real>(
+        x: &Tensor<2>,
+        rows: &Rows<T>,
+        about: impl Fn(&[T]) -> f64 + Sync,
+    ) -> Self {
         let frame = rows.map(|row| {
             let mean = T::rounded(about(row));
             (mean, T::rounded(inverse_length(row, mean.wide())))
@@ -300,8 +304,35 @@ pub(super) async fn scale<T: Real>(x: &Tensor<2>) -> Result<f64, Error> {
         let (a, b) = (scaled.values[a].wide().abs(), scaled.values[b].wide().abs());
         a.total_cmp(&b)
     };
-    let at = (0..given.len()).max_by(larger).filter(|&at| given[at].wide() != 0.0);
+    let at = (0..given.len())
+        .max_by(larger)
+        .filter(|&at| given[at].wide() != 0.0);
     Ok(at.map_or(1.0, |at| scaled.values[at].wide() / given[at].wide()))
+}
+
+/// Each column's mean, rounded to a power of two that its values span: subtracting it is exact, and values
+/// of few bits, such as counts, keep exact products, so that equal distances tie.
+fn exact_shift<T: Real>(rows: &Rows<T>) -> Vec<T> {
+    let mean = rows.column_means();
+    let part = |r: Range<usize>| {
+        let mut reach = vec![0.0f64; rows.d];
+        for i in r {
+            let cells = rows.row(i).iter().zip(&mean);
+            let off = cells.map(|(v, m)| (v.wide() - m.wide()).abs());
+            reach.iter_mut().zip(off).for_each(|(r, o)| *r = r.max(o));
+        }
+        reach
+    };
+    let parts = map_chunks(rows.n, 256, part);
+    let reach = (0..rows.d).map(|j| parts.iter().map(|p| p[j]).fold(0.0, f64::max));
+    let rounded = |(m, reach): (&T, f64)| match reach > 0.0 {
+        true => {
+            let step = reach.log2().floor().exp2();
+            T::rounded((m.wide() / step).round() * step)
+        }
+        false => *m,
+    };
+    mean.iter().zip(reach).map(rounded).collect()
 }
 
 /// Mean of the rows' directions.
@@ -317,7 +348,9 @@ fn mean_direction<T: Real>(rows: &Rows<T>, frame: &[(T, T)]) -> Vec<f64> {
     };
     let mut mean = vec![0.0; rows.d];
     for sum in map_chunks(rows.n, 256, part) {
-        mean.iter_mut().zip(sum).for_each(|(m, s)| *m += s / rows.n as f64);
+        mean.iter_mut()
+            .zip(sum)
+            .for_each(|(m, s)| *m += s / rows.n as f64);
     }
     mean
 }

@@ -3,9 +3,9 @@
 use burn::tensor::{DType, Tensor};
 use faer::Mat;
 
+use super::super::Error;
 use super::super::host::{Values, map_chunks, sum_range, working};
 use super::super::rank::Ranked;
-use super::super::Error;
 use super::compare::{Comparator, Pairs, Side};
 use super::rdm::{Distinct, Rdm, scale};
 use super::topological;
@@ -311,7 +311,8 @@ impl Rdms {
         let mut new = self.clone();
         let pairs = self.pairs();
         for (k, triangle) in new.values.chunks_exact_mut(pairs).enumerate() {
-            topological::geodesic(triangle, self.conditions).map_err(|e| e.at(&format!("subject {k}")))?;
+            topological::geodesic(triangle, self.conditions)
+                .map_err(|e| e.at(&format!("subject {k}")))?;
         }
         Ok(new)
     }

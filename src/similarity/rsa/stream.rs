@@ -136,7 +136,11 @@ async fn fold<const K: usize>(
 pub(super) async fn compare(a: &Stream, b: &Stream, by: Comparator) -> Result<f64, Error> {
     let [sa, sb, aa, bb, ab] = fold(a, b, |a, b| [a, b, a * a, b * b, a * b]).await?;
     let n = a.points.len() as f64;
-    let pairs = if by.centres() { n * (n - 1.0) / 2.0 } else { f64::INFINITY };
+    let pairs = if by.centres() {
+        n * (n - 1.0) / 2.0
+    } else {
+        f64::INFINITY
+    };
     let (var_a, var_b) = (aa - sa * sa / pairs, bb - sb * sb / pairs);
     let rounding = 64.0 * f64::EPSILON;
     if var_a <= rounding * aa || var_b <= rounding * bb {

@@ -33,7 +33,8 @@ pub(super) fn geotopological<T: Real>(values: &mut [T], low: f64, up: f64) {
         false => f64::from(d > u),
     };
     chunks_mut(values, 1 << 15, |_, part| {
-        part.iter_mut().for_each(|v| *v = T::rounded(between(v.wide())));
+        part.iter_mut()
+            .for_each(|v| *v = T::rounded(between(v.wide())));
     });
 }
 
@@ -57,7 +58,13 @@ pub(super) fn geodesic<T: Real>(values: &mut [T], n: usize) -> Result<(), Error>
 
 /// The symmetric matrix of an upper triangle, with values of 1 and above infinite.
 fn square<T: Real>(upper: &[T], n: usize) -> Vec<T> {
-    let edge = |v: T| T::rounded(if v.wide() < 1.0 { v.wide() } else { f64::INFINITY });
+    let edge = |v: T| {
+        T::rounded(if v.wide() < 1.0 {
+            v.wide()
+        } else {
+            f64::INFINITY
+        })
+    };
     let mut whole = vec![T::default(); n * n];
     let mut values = upper.iter();
     for i in 0..n {
@@ -122,7 +129,11 @@ mod tests {
                 d[i * n + i] = 0.0;
                 for j in 0..i {
                     let near = ((i * 31 + j * 17) % 101) as f64 / 25.0;
-                    let edge = if near < 1.0 || i == j + 1 { near } else { f64::INFINITY };
+                    let edge = if near < 1.0 || i == j + 1 {
+                        near
+                    } else {
+                        f64::INFINITY
+                    };
                     d[i * n + j] = edge;
                     d[j * n + i] = edge;
                 }
@@ -131,7 +142,8 @@ mod tests {
             for k in 0..n {
                 for i in 0..n {
                     for j in 0..n {
-                        plain[i * n + j] = plain[i * n + j].min(plain[i * n + k] + plain[k * n + j]);
+                        plain[i * n + j] =
+                            plain[i * n + j].min(plain[i * n + k] + plain[k * n + j]);
                     }
                 }
             }

@@ -46,7 +46,11 @@ const FLAT: f64 = 1e-12;
 /// # Ok(())
 /// # }
 /// ```
-pub fn model_weights(components: &Rdms, subjects: &Rdms, by: Comparator) -> Result<Vec<f64>, Error> {
+pub fn model_weights(
+    components: &Rdms,
+    subjects: &Rdms,
+    by: Comparator,
+) -> Result<Vec<f64>, Error> {
     assert_eq!(
         components.conditions(),
         subjects.conditions(),
@@ -99,7 +103,10 @@ fn nonnegative(gram: &Mat<f64>, right: &[f64]) -> Vec<f64> {
     for _ in 0..10 * k {
         let slope = |i: usize| right[i] - (0..k).map(|j| gram[(i, j)] * weights[j]).sum::<f64>();
         let held = (0..k).filter(|i| !free.contains(i)).map(|i| (i, slope(i)));
-        let Some((steepest, _)) = held.filter(|s| s.1 > flat).max_by(|a, b| a.1.total_cmp(&b.1)) else {
+        let Some((steepest, _)) = held
+            .filter(|s| s.1 > flat)
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+        else {
             break;
         };
         free.push(steepest);
@@ -120,7 +127,10 @@ fn descend(gram: &Mat<f64>, right: &[f64], free: &mut Vec<usize>, weights: &mut 
             return false;
         };
         let best = part.solve(Mat::from_fn(free.len(), 1, |i, _| right[free[i]]));
-        let steps = free.iter().enumerate().filter(|(i, _)| best[(*i, 0)] <= 0.0);
+        let steps = free
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| best[(*i, 0)] <= 0.0);
         let step = steps.map(|(i, &at)| weights[at] / (weights[at] - best[(i, 0)]));
         let step = step.fold(1.0, f64::min);
         for (i, &at) in free.iter().enumerate() {
@@ -129,7 +139,11 @@ fn descend(gram: &Mat<f64>, right: &[f64], free: &mut Vec<usize>, weights: &mut 
         if step >= 1.0 {
             return true;
         }
-        let gone: Vec<usize> = free.iter().copied().filter(|&at| weights[at] <= 1e-15).collect();
+        let gone: Vec<usize> = free
+            .iter()
+            .copied()
+            .filter(|&at| weights[at] <= 1e-15)
+            .collect();
         gone.iter().for_each(|&at| weights[at] = 0.0);
         free.retain(|at| !gone.contains(at));
         if gone.is_empty() || free.is_empty() {
@@ -219,7 +233,10 @@ fn parts(n: usize, count: usize, rng: &mut ChaCha8Rng) -> Vec<[Vec<usize>; 2]> {
     };
     let part = |p: usize| {
         let of = |inside: bool| {
-            let chosen = order.iter().enumerate().filter(|(at, _)| (at % count == p) == inside);
+            let chosen = order
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| (at % count == p) == inside);
             sorted(chosen.map(|(_, &i)| i).collect())
         };
         match count {
@@ -247,7 +264,7 @@ mod tests {
     fn the_weights_are_the_best_of_all_choices() {
         for seed in 0..40 {
             let k = 4;
-            let cell = |i: usize, j: usize| ((seed * 31 + i * 7 + j * 13) as f64 * 1.3).sin();
+            let cell = |i: usize, j: usize| ((seed * 31 + i * i * 7 + i * j * 5 + j * 13) as f64).sin();
             let root = Mat::from_fn(k, 6, cell);
             let gram = &root * root.transpose();
             let right: Vec<f64> = (0..k).map(|i| cell(i, 9)).collect();
@@ -260,12 +277,14 @@ mod tests {
             for choice in 1..1usize << k {
                 let free: Vec<usize> = (0..k).filter(|i| choice >> i & 1 == 1).collect();
                 let part = Mat::from_fn(free.len(), free.len(), |i, j| gram[(free[i], free[j])]);
-                let solved = part
-                    .llt(Side::Lower)
-                    .unwrap()
-                    .solve(Mat::from_fn(free.len(), 1, |i, _| right[free[i]]));
+                let solved =
+                    part.llt(Side::Lower)
+                        .unwrap()
+                        .solve(Mat::from_fn(free.len(), 1, |i, _| right[free[i]]));
                 let mut w = vec![0.0; k];
-                free.iter().enumerate().for_each(|(i, &at)| w[at] = solved[(i, 0)]);
+                free.iter()
+                    .enumerate()
+                    .for_each(|(i, &at)| w[at] = solved[(i, 0)]);
                 if w.iter().all(|w| *w >= 0.0) {
                     best = best.min(cost(&w));
                 }

@@ -42,9 +42,8 @@ impl<'a> Whitening<'a> {
         let t = &self.squared * &r;
         let p = &self.s * &whole * &self.s;
         let q = Mat::from_fn(n, n, |i, j| self.s[(i, j)] * r[(j, 0)]) * &self.s;
-        let value = |(i, j)| {
-            t[(i, 0)] + t[(j, 0)] - p[(i, i)] - p[(j, j)] + 2.0 * (p[(i, j)] - q[(i, j)])
-        };
+        let value =
+            |(i, j)| t[(i, 0)] + t[(j, 0)] - p[(i, i)] - p[(j, j)] + 2.0 * (p[(i, j)] - q[(i, j)]);
         let all: Vec<f64> = upper(n).map(value).collect();
         match self.pairs.kept {
             Some(kept) => kept.iter().map(|&at| all[at]).collect(),
@@ -124,14 +123,20 @@ mod tests {
         let all: Vec<(usize, usize)> = upper(n).collect();
         let kept = [0, 1, 3, 4, 7, 9];
         let d: Vec<f64> = kept.iter().map(|&k| (k as f64).cos()).collect();
-        let pairs = Pairs { n, kept: Some(&kept) };
+        let pairs = Pairs {
+            n,
+            kept: Some(&kept),
+        };
         let whitening = Whitening::new(pairs, s.clone());
         let product = whitening.apply(&d);
         let xi = |(i, j): (usize, usize), (k, l): (usize, usize)| {
             s[(i, k)] - s[(i, l)] - s[(j, k)] + s[(j, l)]
         };
         for (row, &a) in kept.iter().enumerate() {
-            let terms = kept.iter().zip(&d).map(|(&b, d)| xi(all[a], all[b]).powi(2) * d);
+            let terms = kept
+                .iter()
+                .zip(&d)
+                .map(|(&b, d)| xi(all[a], all[b]).powi(2) * d);
             let expected: f64 = terms.sum();
             assert!((product[row] - expected).abs() < 1e-12 * expected.abs().max(1.0));
         }
