@@ -229,6 +229,13 @@ fn pair_sums(bencher: Bencher, (r, c): (usize, usize)) {
     });
 }
 
+/// Pairs of 1,000 and of 5,000 rows; the items are values.
+#[divan::bench(args = [499_500, 12_497_500], sample_count = 10)]
+fn rank(bencher: Bencher, m: usize) {
+    let x = row(m);
+    timed(bencher, m, || ops::rank(x.clone()).float().unsqueeze());
+}
+
 /// Where a dense product overtakes a sparse one on the CPU: what `ops::DENSE_FROM` is read off.
 ///
 /// k of 1024 latents, 2048 rows, d = 384; the items are multiply-adds of the k entries, so a dense

@@ -24,33 +24,55 @@
 //! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
 //! the metric is 0 / 0 ([`Error::Undefined`]). None of these ever comes back as a number.
 
+mod aligned;
 mod axes;
 mod best;
 mod cca;
 mod cka;
+mod flatten;
 mod groups;
 mod host;
 mod kernel;
+mod lanes;
+mod map;
 mod metric;
 mod neighbours;
+mod pairs;
 mod prepared;
+mod procrustes;
 mod rank;
+mod relative;
 mod rsa;
+mod shape;
 mod tiles;
+mod translate;
 mod uncertainty;
+mod whiten;
 
+pub use aligned::{aligned_cosine, aligned_cosine_async, frechet_distance, frechet_distance_async};
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
+pub use flatten::{Flatten, UnknownFlatten};
 pub use kernel::Kernel;
+pub use map::{Map, mds};
 pub use metric::{Change, Facts, Kind, Metric};
-pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
+pub use neighbours::{
+    Nearness, Neighbours, cknna, cknna_async, cycle_knn, cycle_knn_async, knn_jaccard,
+    knn_jaccard_async, knn_rank, knn_rank_async, lcs_knn, lcs_knn_async, mutual_knn,
+    mutual_knn_async, second_order_cosine, second_order_cosine_async,
+};
 pub use prepared::{Prepared, matrix, matrix_async};
+pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
+pub use relative::{Join, Nearby, relative, relative_product, stitched};
 pub use rsa::{
     Bootstrap, Ceiling, Channels, Comparator, Crossvalidated, DualBootstrap, Folds, Norm, Over, Rdm,
     Rdms, Rsa, bootstrap_models, crossnobis, crossnobis_async, crossvalidate, dual_bootstrap, mahalanobis,
     mahalanobis_async, model_weights, noise_ceiling, rsa, rsa_async, rsm_norm_difference,
     rsm_norm_difference_async, shrunk_precision, shrunk_precision_async,
 };
+pub use shape::{NbsKernel, Shape};
+pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};
+pub use whiten::{Score, Whitening, shape_distance, shape_distance_async};
 
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 

@@ -19,6 +19,7 @@ mod gated;
 mod jump_relu;
 mod near;
 mod pair_sums;
+mod rank;
 mod rows;
 #[path = "../shared/gpu.rs"]
 mod shared;

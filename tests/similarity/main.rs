@@ -12,8 +12,11 @@ use proptest::prelude::*;
 
 mod common;
 mod every;
+mod flatten;
+mod neighbours;
 mod papers;
 mod rsa;
+mod shape;
 mod uncertainty;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
@@ -773,3 +776,4 @@ fn mixing_preparations_is_a_mistake() {
     let of = |name| Prepared::new(&x, metric(name)).unwrap();
     let _ = of("linear_cka").compare(&of("linear_cka[biased]"));
 }
+mod zz_tmp;

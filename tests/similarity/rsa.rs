@@ -905,25 +905,19 @@ fn the_norm_has_the_unit_of_the_values() {
 
 // ---- many rows
 
-/// Past the number of rows whose pairs are kept, tiles of both sides give what the kept pairs give.
+/// Past the number of rows whose pairs are kept, tiles of both sides give what pair by pair gives.
 #[test]
-fn streamed_pairs_are_the_kept_ones() {
-    let n = 8200;
+fn streamed_pairs_are_those_of_plain_loops() {
+    let n = 16_500;
     let x = Matrix::random(n, 3, 1);
     let y = Matrix::from_fn(n, 2, |i, j| x.at(i, j) + 0.5 * x.at((i * 7) % n, 2));
-    let plain = plain_sums(&x, &y);
-    close(
-        compare("rsa[rdm=euclidean,by=pearson]", &x.f32(), &y.f32()),
-        plain[0],
-        1e-5,
-    );
-    close(
-        compare("rsa[rdm=euclidean,by=cosine]", &x.f32(), &y.f32()),
-        plain[1],
-        1e-5,
-    );
-    let off = compare("rsm_norm_difference", &x.f32(), &y.f32());
-    close(off / plain[2], 1.0, 1e-5);
+    let [pearson, cosine, off] = plain_sums(&x, &y);
+    let by = |name: &str| compare(name, &x.f32(), &y.f32());
+    close(by("rsa[rdm=euclidean,by=pearson]"), pearson, 1e-5);
+    close(by("rsa[rdm=euclidean,by=cosine]"), cosine, 1e-5);
+    close(by("rsm_norm_difference") / off, 1.0, 1e-5);
+    let cka = by("linear_cka[biased]");
+    close(by("rsa[rdm=sqeuclidean,by=whitened_cosine]"), cka, 1e-5);
 }
 
 /// Pearson, cosine and Frobenius norm of the difference of Euclidean distances, pair by pair.

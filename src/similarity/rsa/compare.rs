@@ -80,7 +80,7 @@ pub(super) enum Side {
 
 /// Which pairs of `n` conditions the values stand for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pairs<'a> {
+pub(super) struct Chosen<'a> {
     pub(super) n: usize,
     /// Places in the upper triangle, row-major; all if none.
     pub(super) kept: Option<&'a [usize]>,
@@ -88,7 +88,7 @@ pub(super) struct Pairs<'a> {
 
 impl Side {
     /// `values` are the dissimilarities of `pairs` in the order of the upper triangle.
-    pub(super) fn new(values: Values, pairs: Pairs<'_>, by: Comparator) -> Result<Self, Error> {
+    pub(super) fn new(values: Values, pairs: Chosen<'_>, by: Comparator) -> Result<Self, Error> {
         match by {
             _ if by.is_of_ranks() => Ranks::new(values, by).map(Self::Ranks),
             Comparator::WhitenedCosine | Comparator::WhitenedPearson => match pairs.kept {

@@ -32,10 +32,11 @@ pub use weighted::{Crossvalidated, Folds, crossvalidate, model_weights};
 
 use super::host::{Values, working};
 use super::metric::{Change, Facts, Family, Options};
+use super::pairs::Form;
 use super::rank::Ranked;
 use super::{Error, Prepared};
 use crate::device::block_on;
-use compare::{Pairs, Side, reordered};
+use compare::{Chosen, Side, reordered};
 use rdm::Distinct;
 use stream::Stream;
 
@@ -92,8 +93,8 @@ pub enum Rsa {
 /// Most rows whose pairs have doubled ranks of 32 bits.
 const MOST_ROWS: usize = 65_536;
 
-/// Up to this many rows the dissimilarities are kept, where they could also be made anew.
-const KEPT_ROWS: usize = 8192;
+/// Up to this many rows the dissimilarities are kept, where they could also be made anew; as in `pairs`.
+const KEPT_ROWS: usize = 16_384;
 
 impl Rsa {
     fn rdm(self) -> Rdm {
@@ -115,21 +116,25 @@ impl Rsa {
         }
     }
 
-    /// Whether sums over the pairs are all that is needed, so that nothing grows with their number.
-    fn streams(self) -> bool {
-        use Comparator::{Cosine, Pearson};
-        match self {
-            Self::Rsa { by, .. } => matches!(by, Pearson | Cosine),
+    /// The form of the dissimilarities where sums over pairs and rows are all that is needed, so that
+    /// nothing has to grow with their number.
+    fn streamed(self) -> Option<Form> {
+        use Comparator::{Cosine, Pearson, WhitenedCosine, WhitenedPearson};
+        let sums = match self {
+            Self::Rsa { by, .. } => {
+                matches!(by, Pearson | Cosine | WhitenedCosine | WhitenedPearson)
+            }
             Self::NormDifference { norm, .. } => norm == Norm::Frobenius,
             Self::Topological { .. } | Self::Geodesic { .. } => false,
-        }
+        };
+        stream::form(self.rdm()).filter(|_| sums)
     }
 
     async fn prepare_as<T: Ranked>(self, x: &Tensor<2>) -> Result<Kept, Error> {
         let n = x.dims()[0];
         let norm = matches!(self, Self::NormDifference { .. });
-        if self.streams() && n > KEPT_ROWS {
-            let stream = Stream::new::<T>(self.rdm(), x, norm).await?;
+        if let Some(form) = self.streamed().filter(|_| n > KEPT_ROWS) {
+            let stream = Stream::new(form, self.rdm().degree(), x, norm).await?;
             return Ok(Kept::Stream(Box::new(stream)));
         }
         let distinct = Distinct::new::<T>(self.rdm(), x).await?;
@@ -153,7 +158,7 @@ impl Rsa {
             Self::Rsa { .. } => (),
         }
         match self.by() {
-            Some(by) => Side::new(T::store(values), Pairs { n, kept: None }, by).map(Kept::Side),
+            Some(by) => Side::new(T::store(values), Chosen { n, kept: None }, by).map(Kept::Side),
             None => Ok(Kept::Matrix(T::store(values), n)),
         }
     }
@@ -216,7 +221,7 @@ impl Family for Rsa {
     }
 
     fn facts(self) -> Facts {
-        let most_rows = (!self.streams()).then_some(MOST_ROWS);
+        let most_rows = self.streamed().is_none().then_some(MOST_ROWS);
         let blind_to = blind_to(self.rdm());
         let Some(by) = self.by() else {
             return Facts {
@@ -255,8 +260,8 @@ impl Family for Rsa {
     async fn compare(self, a: &Ready, b: &Ready) -> Result<f64, Error> {
         match (self, self.by(), &a.0, &b.0) {
             (_, Some(by), Kept::Side(a), Kept::Side(b)) => a.compare(b, by),
-            (_, Some(by), Kept::Stream(a), Kept::Stream(b)) => stream::compare(a, b, by).await,
-            (_, None, Kept::Stream(a), Kept::Stream(b)) => Ok(stream::difference(a, b).await?),
+            (_, Some(by), Kept::Stream(a), Kept::Stream(b)) => a.compare(b, by).await,
+            (_, None, Kept::Stream(a), Kept::Stream(b)) => a.difference(b).await,
             (Self::NormDifference { norm, .. }, _, Kept::Matrix(a, n), Kept::Matrix(b, _)) => {
                 norm::of_difference(a, b, *n, norm)
             }
@@ -340,8 +345,8 @@ impl fmt::Display for Rsa {
 /// only `r = ±1`: use three or more for the correlation RDM.
 ///
 /// # Errors
-/// Different row counts; fewer than 3 rows, or more than 65,536 unless compared by Pearson or cosine; a NaN
-/// or infinity; a representation with all dissimilarities equal, or negative rates for
+/// Different row counts; fewer than 3 rows, or more than 65,536 unless compared by Pearson or cosine,
+/// whitened or not; a NaN or infinity; a representation with all dissimilarities equal, or negative rates for
 /// [`Rdm::Poisson`] ([`Error::Undefined`]); the device failing.
 ///
 /// # Cost
@@ -349,8 +354,8 @@ impl fmt::Display for Rsa {
 /// `n (n - 1) / 2` keys per side, and for Kendall's tau a merge sort of them per pair of sides; for Bures
 /// two eigendecompositions `n × n` in f64. Memory per side: a copy on the device, one 16 MiB tile, 4 bytes a
 /// pair (f64 without ranks: 8); while ranking up to 16 bytes a pair (f64: 24), so 200 MB at n = 5,000. By
-/// Pearson or cosine with more than 8,192 rows nothing is kept of the pairs, and each comparison makes
-/// the tiles of both sides anew.
+/// Pearson or cosine, whitened or not, with more than 16,384 rows nothing is kept of the pairs (but for
+/// Poisson rates): each preparation and each comparison makes the tiles of its sides anew.
 ///
 /// # Source
 /// Kriegeskorte, Mur & Bandettini 2008, "Representational similarity analysis"; the dissimilarities and

@@ -6,7 +6,7 @@ use faer::Mat;
 use super::super::Error;
 use super::super::host::{Values, map_chunks, sum_range, working};
 use super::super::rank::Ranked;
-use super::compare::{Comparator, Pairs, Side};
+use super::compare::{Chosen, Comparator, Side};
 use super::rdm::{Distinct, Rdm, scale};
 use super::topological;
 use super::whitened::Whitening;
@@ -178,7 +178,7 @@ impl Rdms {
     /// If the numbers of conditions differ.
     pub fn compare(&self, other: &Self, by: Comparator) -> Result<Vec<Vec<f64>>, Error> {
         self.compare_by(other, by, |t| {
-            let pairs = Pairs {
+            let pairs = Chosen {
                 n: self.conditions,
                 kept: None,
             };
@@ -234,7 +234,7 @@ impl Rdms {
             "Rdms::compare_whitened: {by:?}"
         );
         assert_eq!(sigma_k.len(), n * n, "Rdms::compare_whitened: sigma_k");
-        let pairs = Pairs { n, kept: None };
+        let pairs = Chosen { n, kept: None };
         let whitening = Whitening::new(pairs, Mat::from_fn(n, n, |i, j| sigma_k[i * n + j]));
         self.compare_by(other, by, |t| Side::solved(t, &whitening, by))
     }
@@ -384,8 +384,8 @@ impl Picks {
         self.from.iter().map(|&at| triangle[at]).collect()
     }
 
-    pub(super) fn pairs(&self) -> Pairs<'_> {
-        Pairs {
+    pub(super) fn pairs(&self) -> Chosen<'_> {
+        Chosen {
             n: self.n,
             kept: self.kept.as_deref(),
         }

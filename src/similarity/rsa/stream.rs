@@ -1,156 +1,108 @@
-//! Comparisons of all pairs of two representations in bounded memory: tiles of both sides together.
-
-use std::ops::Range;
+//! Comparisons of all pairs of two representations in bounded memory.
 
 use burn::tensor::{DType, Tensor};
 
 use super::super::Error;
-use super::super::groups::Groups;
-use super::super::host::{Real, Rows, map_chunks, sum_range};
-use super::super::tiles::tiles;
+use super::super::host::{dot, working};
+use super::super::pairs::{Form, Pairs};
 use super::compare::{Comparator, equal};
-use super::rdm::{Points, Rdm, alike, as_they_are, scale};
-use crate::device;
+use super::rdm::{Rdm, scale};
 
-/// Columns of a tile that are turned into dissimilarities together.
-const COLUMNS: usize = 2048;
-
-/// One side: its points, from which every tile is made anew.
+/// One side, whose dissimilarities are worked out tile by tile whenever they are needed.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
-    points: Points,
-    wide: bool,
-    /// Group of each row and dissimilarity of the equal rows of each; none if no two rows are equal.
-    equals: Option<(Vec<u32>, Vec<f64>)>,
+    pairs: Pairs,
     /// What makes the dissimilarities those of the values as given.
     unit: f64,
+}
+
+/// The form of a dissimilarity; none for rates.
+pub(super) fn form(rdm: Rdm) -> Option<Form> {
+    match rdm {
+        Rdm::Correlation => Some(Form::Correlation),
+        Rdm::Cosine => Some(Form::Cosine),
+        Rdm::Euclidean => Some(Form::Euclidean),
+        Rdm::SquaredEuclidean => Some(Form::SquaredEuclidean),
+        Rdm::Poisson => None,
+    }
 }
 
 impl Stream {
     /// With `as_given`, the dissimilarities are those of the values as they are, whatever they were scaled
     /// by when they were read.
-    pub(super) async fn new<T: Real>(
-        rdm: Rdm,
+    pub(super) async fn new(
+        form: Form,
+        degree: i32,
         x: &Tensor<2>,
         as_given: bool,
     ) -> Result<Self, Error> {
-        let unit = match as_given && rdm.degree() > 0 {
-            true => scale::<T>(x).await?.powi(-rdm.degree()),
-            false => 1.0,
+        let scale = match (as_given && degree > 0, x.dtype()) {
+            (false, _) => 1.0,
+            (true, DType::F64) => scale::<f64>(x).await?,
+            (true, _) => scale::<f32>(&working(x)).await?,
         };
-        let (near, rows) = match rdm {
-            Rdm::Poisson => (x.clone(), as_they_are::<T>(x).await?),
-            _ => Rows::<T>::read(x.clone()).await?,
-        };
-        let groups = Groups::new(&rows);
-        let equals = (!groups.all_distinct()).then(|| {
-            let firsts = groups.members.iter().map(|m| rows.row(m[0] as usize));
-            let of = firsts.map(|row| alike(rdm, row)).collect();
-            (groups.of.clone(), of)
-        });
         Ok(Self {
-            points: Points::new(rdm, &near, &rows)?,
-            wide: x.dtype() == DType::F64,
-            equals,
-            unit,
+            pairs: Pairs::prepare(x, form).await?,
+            unit: scale.powi(-degree),
         })
     }
 
-    /// Rows `r` against all from `r.start` on, in f64 whatever they were computed in.
-    async fn tile(&self, r: &Range<usize>) -> Result<Tile, device::Error> {
-        let product = self.points.tile(r);
-        Ok(match self.wide {
-            true => Tile::F64(device::read::<f64, 2>(product).await?),
-            false => Tile::F32(device::read::<f32, 2>(product).await?),
-        })
+    /// The comparators that need sums over pairs and rows alone.
+    pub(super) async fn compare(&self, other: &Self, by: Comparator) -> Result<f64, Error> {
+        let (a, b) = (&self.pairs, &other.pairs);
+        let product = a.product(b).await?;
+        let whitens = matches!(by, Comparator::WhitenedCosine | Comparator::WhitenedPearson);
+        let of = |a: &Pairs, b: &Pairs, product: f64| match whitens {
+            true => centred(a, b, product, by),
+            false => about(a, b, product, by),
+        };
+        let own = |a: &Pairs| {
+            let squares = a.sums.squares;
+            let own = of(a, a, squares);
+            match own > 64.0 * f64::EPSILON * squares {
+                true => Ok(own),
+                false => Err(equal()),
+            }
+        };
+        Ok(of(a, b, product) / own(a)?.sqrt() / own(b)?.sqrt())
     }
 
-    /// The dissimilarities of row `i` and the rows `columns`, of which `tile` holds the products from
-    /// `at` on.
-    fn fill(&self, tile: &Tile, at: usize, i: usize, columns: Range<usize>, out: &mut Vec<f64>) {
-        out.clear();
-        let of = |(p, j): (f64, usize)| self.points.value(p, i, j);
-        match tile {
-            Tile::F32(v) => {
-                let products = v[at..at + columns.len()].iter().map(|&p| f64::from(p));
-                out.extend(products.zip(columns.clone()).map(of));
-            }
-            Tile::F64(v) => {
-                let products = v[at..at + columns.len()].iter().copied();
-                out.extend(products.zip(columns.clone()).map(of));
-            }
-        }
-        if let Some((group, alike)) = &self.equals {
-            for (value, j) in out.iter_mut().zip(columns) {
-                if group[i] == group[j] {
-                    *value = alike[group[i] as usize];
-                }
-            }
-        }
-        if self.unit != 1.0 {
-            out.iter_mut().for_each(|v| *v *= self.unit);
-        }
+    /// Frobenius norm of the difference of the two matrices.
+    pub(super) async fn difference(&self, other: &Self) -> Result<f64, Error> {
+        let (u, v) = (self.unit, other.unit);
+        let square = |a: f64, b: f64| [(u * a - v * b).powi(2)];
+        let [square] = self.pairs.fold(&other.pairs, square).await?;
+        Ok((2.0 * square).sqrt())
     }
 }
 
-/// Products as they were read.
-enum Tile {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-}
-
-/// Sums of `terms(a, b)` over all pairs of rows.
-async fn fold<const K: usize>(
-    a: &Stream,
-    b: &Stream,
-    terms: impl Fn(f64, f64) -> [f64; K] + Sync + Send,
-) -> Result<[f64; K], device::Error> {
-    let n = a.points.len();
-    let mut total = [0.0; K];
-    for r in tiles(n) {
-        let (ta, tb) = (a.tile(&r).await?, b.tile(&r).await?);
-        let width = n - r.start;
-        let parts = map_chunks(r.len(), 1, |rows| {
-            let i = r.start + rows.start;
-            let (mut va, mut vb) = (Vec::new(), Vec::new());
-            let mut sums = [0.0; K];
-            for from in (i + 1..n).step_by(COLUMNS) {
-                let columns = from..(from + COLUMNS).min(n);
-                let at = rows.start * width + from - r.start;
-                a.fill(&ta, at, i, columns.clone(), &mut va);
-                b.fill(&tb, at, i, columns, &mut vb);
-                for (k, sum) in sums.iter_mut().enumerate() {
-                    *sum += sum_range(0..va.len(), |c| terms(va[c], vb[c])[k]);
-                }
-            }
-            sums
-        });
-        for part in parts {
-            total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
-        }
-    }
-    Ok(total)
-}
-
-/// Pearson's correlation or the cosine of the dissimilarities.
-pub(super) async fn compare(a: &Stream, b: &Stream, by: Comparator) -> Result<f64, Error> {
-    let [sa, sb, aa, bb, ab] = fold(a, b, |a, b| [a, b, a * a, b * b, a * b]).await?;
-    let n = a.points.len() as f64;
-    let pairs = if by.centres() {
-        n * (n - 1.0) / 2.0
+/// Mean of the pairs if the comparator takes it off.
+fn mean(a: &Pairs, by: Comparator) -> f64 {
+    let n = a.n() as f64;
+    if by.centres() {
+        a.sums.total / (n * (n - 1.0))
     } else {
-        f64::INFINITY
-    };
-    let (var_a, var_b) = (aa - sa * sa / pairs, bb - sb * sb / pairs);
-    let rounding = 64.0 * f64::EPSILON;
-    if var_a <= rounding * aa || var_b <= rounding * bb {
-        return Err(equal());
+        0.0
     }
-    Ok((ab - sa * sb / pairs) / var_a.sqrt() / var_b.sqrt())
 }
 
-/// Frobenius norm of the difference of the two matrices.
-pub(super) async fn difference(a: &Stream, b: &Stream) -> Result<f64, Error> {
-    let [square] = fold(a, b, |a, b| [(a - b) * (a - b)]).await?;
-    Ok((2.0 * square).sqrt())
+/// Sum of products over the pairs, of values without their mean.
+fn about(a: &Pairs, b: &Pairs, product: f64, by: Comparator) -> f64 {
+    product - a.sums.total / 2.0 * mean(b, by)
+}
+
+/// `⟨HAH, HBH⟩` of the whole matrices.
+fn centred(a: &Pairs, b: &Pairs, product: f64, by: Comparator) -> f64 {
+    let n = a.n() as f64;
+    let rows = |a: &Pairs| {
+        let mean = mean(a, by);
+        a.sums
+            .rows
+            .iter()
+            .map(|r| r - mean * (n - 1.0))
+            .collect::<Vec<f64>>()
+    };
+    let (ra, rb) = (rows(a), rows(b));
+    let total = ra.iter().sum::<f64>() * rb.iter().sum::<f64>();
+    2.0 * about(a, b, product, by) - 2.0 / n * dot(&ra, &rb) + total / (n * n)
 }

@@ -264,7 +264,8 @@ mod tests {
     fn the_weights_are_the_best_of_all_choices() {
         for seed in 0..40 {
             let k = 4;
-            let cell = |i: usize, j: usize| ((seed * 31 + i * i * 7 + i * j * 5 + j * 13) as f64).sin();
+            let cell =
+                |i: usize, j: usize| ((seed * 31 + i * i * 7 + i * j * 5 + j * 13) as f64).sin();
             let root = Mat::from_fn(k, 6, cell);
             let gram = &root * root.transpose();
             let right: Vec<f64> = (0..k).map(|i| cell(i, 9)).collect();

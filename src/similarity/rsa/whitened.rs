@@ -10,14 +10,14 @@ use faer::Mat;
 
 use super::super::Error;
 use super::super::host::dot;
-use super::compare::Pairs;
+use super::compare::Chosen;
 
 /// Squared relative residual at which a solution is taken.
 const SOLVED: f64 = 1e-26;
 
 /// The covariance of the dissimilarities of some pairs of `n` conditions.
 pub(super) struct Whitening<'a> {
-    pairs: Pairs<'a>,
+    pairs: Chosen<'a>,
     s: Mat<f64>,
     /// `s ∘ s`.
     squared: Mat<f64>,
@@ -25,11 +25,11 @@ pub(super) struct Whitening<'a> {
 
 impl<'a> Whitening<'a> {
     /// Independent and equal noise of the conditions.
-    pub(super) fn equal(pairs: Pairs<'a>) -> Self {
+    pub(super) fn equal(pairs: Chosen<'a>) -> Self {
         Self::new(pairs, Mat::identity(pairs.n, pairs.n))
     }
 
-    pub(super) fn new(pairs: Pairs<'a>, s: Mat<f64>) -> Self {
+    pub(super) fn new(pairs: Chosen<'a>, s: Mat<f64>) -> Self {
         let squared = Mat::from_fn(pairs.n, pairs.n, |i, j| s[(i, j)] * s[(i, j)]);
         Self { pairs, s, squared }
     }
@@ -89,7 +89,7 @@ pub(super) fn upper(n: usize) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Values of the kept pairs in the whole upper triangle, 0 elsewhere.
-pub(super) fn spread(values: &[f64], pairs: Pairs<'_>) -> Vec<f64> {
+pub(super) fn spread(values: &[f64], pairs: Chosen<'_>) -> Vec<f64> {
     match pairs.kept {
         None => values.to_vec(),
         Some(kept) => {
@@ -123,7 +123,7 @@ mod tests {
         let all: Vec<(usize, usize)> = upper(n).collect();
         let kept = [0, 1, 3, 4, 7, 9];
         let d: Vec<f64> = kept.iter().map(|&k| (k as f64).cos()).collect();
-        let pairs = Pairs {
+        let pairs = Chosen {
             n,
             kept: Some(&kept),
         };

@@ -7,3 +7,4 @@ mod digits;
 mod draws;
 #[allow(dead_code, reason = "each paper uses a part of it")]
 mod nets;
+mod topology_and_geometry;
