@@ -99,7 +99,12 @@ pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
 pub use regression::{Mapping, Penalty};
 pub use relative::{Join, Nearby, relative, relative_product, stitched};
 pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
-pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
+pub use rsa::{
+    Bootstrap, Ceiling, Channels, Comparator, Crossvalidated, DualBootstrap, Folds, Norm, Rdm,
+    Rdms, Resampled, Rsa, bootstrap_models, crossnobis, crossnobis_async, crossvalidate,
+    dual_bootstrap, mahalanobis, mahalanobis_async, model_weights, noise_ceiling, rsa, rsa_async,
+    rsm_norm_difference, rsm_norm_difference_async, shrunk_precision, shrunk_precision_async,
+};
 pub use shape::{NbsKernel, Shape};
 pub use spectral::{CoClusters, co_clusters, co_clusters_async};
 pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};

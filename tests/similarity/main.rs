@@ -18,6 +18,7 @@ mod judgements;
 mod neighbours;
 mod papers;
 mod predictivity;
+mod rsa;
 mod shape;
 mod uncertainty;
 mod units;
@@ -780,3 +781,4 @@ fn mixing_preparations_is_a_mistake() {
     let of = |name| Prepared::new(&x, metric(name)).unwrap();
     let _ = of("linear_cka").compare(&of("linear_cka[biased]"));
 }
+mod zz_tmp;

@@ -13,3 +13,4 @@ mod platonic;
 mod rosetta_neurons;
 mod universal_neurons;
 mod vits_and_cnns;
+mod topology_and_geometry;
