@@ -11,6 +11,6 @@ mod nets;
 mod convergent_learning;
 mod platonic;
 mod rosetta_neurons;
+mod topology_and_geometry;
 mod universal_neurons;
 mod vits_and_cnns;
-mod topology_and_geometry;
