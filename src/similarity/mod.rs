@@ -1,26 +1,33 @@
 //! How alike are two representations of the same inputs?
 //!
 //! A representation is a matrix `[n, d]`: `n` inputs (rows), the same and in the same order on both
-//! sides, by `d` features. The widths may differ.
+//! sides, by `d` features. The widths may differ. Activations of more axes become rows by a rule that
+//! is named: [`Flatten`].
 //!
-//! | metric | sees | blind to |
+//! | family | asks | among them |
 //! |---|---|---|
-//! | [`linear_cka`] | directions of large variance | rotation, one scale, shift |
-//! | [`rsa`] | the order of all pairwise dissimilarities | shift and scale of each row |
-//! | [`svcca`](svcca()) | the subspaces of most variance | rotation, one scale, shift |
-//! | [`predictivity`](predictivity()) | what a linear map gives on rows held out | shift; not symmetric |
-//! | [`mutual_knn`] | who is nearest to whom | everything far away; rotation, scale |
+//! | [`Kernel`] | are the same inputs alike on both sides? | [`linear_cka`], [`rbf_cka`], [`distance_correlation`], [`hsic`](hsic()) |
+//! | [`Cca`] | what do the two subspaces share? | [`cca`](cca()), [`svcca`](svcca()), [`pwcca`](pwcca()), GULP |
+//! | [`Predictivity`] | what does one side say of the other? | linear, ridge and PLS regression, held out |
+//! | [`Shape`] | what is left when one side is turned onto the other? | Procrustes, shape metrics, NBS, [`relative`] |
+//! | [`Rsa`] | are the same pairs far apart? | [`rsa`](rsa()), topological RSA |
+//! | [`Neighbours`] | who is nearest to whom? | [`mutual_knn`], CKNNA, cycles, lists |
+//! | [`Units`] | which units match? | one-to-one, semi- and soft matching |
+//! | [`Topology`] | have they the same holes, heat and curvature? | RTD, IMD, Ricci |
+//! | [`Predictions`] | do they predict the same? | JSD, disagreement |
 //!
-//! [`Metric`] names them in text, [`matrix`] compares many layers, [`Prepared`] keeps what one
-//! representation needs so that `K` layers cost `K` preparations and not `K²`.
+//! [`Metric`] names them all in text, with their options; [`Facts`] say what a value means and what
+//! it is blind to. [`matrix`] compares many layers, [`Prepared`] keeps what one representation needs so
+//! that `K` layers cost `K` preparations and not `K²`; [`Streamed`] takes rows batch by batch, however
+//! many. [`null`] holds a value against chance, [`bootstrap`] gives it an interval.
 //!
 //! # Numbers
 //! Products run on the tensor's device in its precision: f64 tensors in f64, all others in f32. Rows
 //! are read back once per representation to check them and to take means and lengths in f64; sums
 //! over products, pairs and ranks are f64 on the host, in fixed chunks, so that the result does not
-//! depend on the number of threads. Canonical correlations and regressions are all f64 on the host.
-//! Features are centred before any product. Representations whose largest value lies outside 1e-10 to
-//! 1e10 are scaled by a power of two, except for metrics that see it.
+//! depend on the number of threads. What is bound by decompositions ([`Cca`], [`Shape`], …) is all f64
+//! on the host. Features are centred before any product. Representations whose
+//! largest value lies outside 1e-10 to 1e10 are scaled by a power of two, which no metric here sees.
 //!
 //! # What is an error
 //! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
