@@ -8,7 +8,9 @@ use inscape::capture::batches;
 use inscape::device::{block_on, read, read_int};
 use inscape::hook::{Activation, Hooks};
 use inscape::model::{self, Network, Param, Tokens};
-use inscape::similarity::{Correlations, UnitCorrelations, excess_correlation, universal_families};
+use inscape::similarity::{
+    Correlations, Rosetta, UnitCorrelations, excess_correlation, universal_families,
+};
 
 const SEEDS: usize = 3;
 const LAYERS: usize = 4;
