@@ -25,6 +25,7 @@
 //! the metric is 0 / 0 ([`Error::Undefined`]). None of these ever comes back as a number.
 
 mod aligned;
+mod assignment;
 mod axes;
 mod best;
 mod cca;
@@ -43,6 +44,7 @@ mod rank;
 mod relative;
 mod rsa;
 mod shape;
+mod stochastic;
 mod tiles;
 mod translate;
 mod uncertainty;
@@ -60,6 +62,10 @@ pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
 pub use relative::{Join, Nearby, relative, relative_product, stitched};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
 pub use shape::{NbsKernel, Shape};
+pub use stochastic::{
+    Fit, Gaussians, Group, Weights, energy_shape_distance, energy_shape_distance_async,
+    stochastic_shape_distance,
+};
 pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};
 pub use whiten::{Score, Whitening, shape_distance, shape_distance_async};
 

@@ -14,6 +14,7 @@ mod common;
 mod every;
 mod papers;
 mod shape;
+mod stochastic;
 mod uncertainty;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
