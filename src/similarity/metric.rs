@@ -6,7 +6,8 @@ use std::str::FromStr;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa, Shape};
+use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa, Shape, Units};
+
 use crate::device::block_on;
 
 /// What a family of metrics is made of.
@@ -232,6 +233,8 @@ families! {
     Rsa,
     /// Who is nearest to whom.
     Neighbours,
+    /// Single units matched with single units.
+    Units,
 }
 
 impl Metric {

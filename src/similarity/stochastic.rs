@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use super::Error;
 use super::assignment::assignment;
 use super::axes::no_convergence;
+use super::energy::Samples;
 use super::host::{Rows, map_chunks};
 use super::procrustes::{rotation, rows};
 use crate::device::block_on;
@@ -62,8 +63,8 @@ impl Default for Fit {
 }
 
 /// Steps of a search, and the share of the objective below which a further one is not made.
-const STEPS: usize = 1000;
-const SMALLEST: f64 = 1e-10;
+pub(super) const STEPS: usize = 1000;
+pub(super) const SMALLEST: f64 = 1e-10;
 
 /// For each of `m` stimuli the mean and covariance of the responses.
 #[derive(Clone, Debug)]
@@ -146,18 +147,18 @@ impl Gaussians {
 }
 
 /// `f(i)` for each of a few, in order.
-fn each<R: Send>(m: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+pub(super) fn each<R: Send>(m: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     let part = |r: Range<usize>| r.map(&f).collect::<Vec<_>>();
     map_chunks(m, 4, part).into_iter().flatten().collect()
 }
 
 /// Read back in f64, in its own unit.
-async fn matrix(x: &Tensor<2>) -> Result<Mat<f64>, Error> {
+pub(super) async fn matrix(x: &Tensor<2>) -> Result<Mat<f64>, Error> {
     let (Rows { values, n, d }, unit) = rows(x).await?;
     Ok(Mat::from_fn(n, d, |i, j| values[i * d + j] * unit))
 }
 
-fn column_means(x: &Mat<f64>) -> Vec<f64> {
+pub(super) fn column_means(x: &Mat<f64>) -> Vec<f64> {
     let mean = |j: usize| x.col(j).sum() / x.nrows() as f64;
     (0..x.ncols()).map(mean).collect()
 }
@@ -187,7 +188,7 @@ fn root(c: MatRef<'_, f64>) -> Result<Mat<f64>, Error> {
 
 impl Group {
     /// The member `T` for which `tr(Tᵀ cross)` is largest.
-    fn best(self, cross: MatRef<'_, f64>) -> Result<Mat<f64>, Error> {
+    pub(super) fn best(self, cross: MatRef<'_, f64>) -> Result<Mat<f64>, Error> {
         let d = cross.nrows();
         match self {
             Self::Orthogonal => rotation(cross),
@@ -221,7 +222,7 @@ fn permutation(d: usize, pairs: &[(usize, usize)]) -> Mat<f64> {
 
 impl Fit {
     /// The smallest `search(start)` over the aligned means and the random starts.
-    fn search(
+    pub(super) fn search(
         &self,
         means: MatRef<'_, f64>,
         search: impl Fn(Mat<f64>) -> Result<f64, Error>,
@@ -300,22 +301,22 @@ pub fn stochastic_shape_distance(
     };
     let means = y.mean.transpose() * &x.mean;
     fit.search(means.as_ref(), |start| {
-        let mut turn = start;
-        let mut last = f64::INFINITY;
-        for step in 0.. {
-            let gap = Gap::of(x, y, &turn, sought)?;
-            let loss = gap.weighted(sought);
-            if step == STEPS || last - loss <= SMALLEST * last {
-                return Ok((gap.weighted(of) / left[0] as f64).sqrt());
+        let mut gap = Gap::of(x, y, &start, sought)?;
+        for _ in 0..STEPS {
+            let turn = fit.group.best(gap.cross.as_ref())?;
+            let next = Gap::of(x, y, &turn, sought)?;
+            let gain = gap.weighted(sought) - next.weighted(sought);
+            let least = SMALLEST * gap.weighted(sought);
+            gap = next;
+            if gain <= least {
+                break;
             }
-            last = loss;
-            turn = fit.group.best(gap.cross.as_ref())?;
         }
-        unreachable!("the steps are counted")
+        Ok((gap.weighted(of) / left[0] as f64).sqrt())
     })
 }
 
-fn check(left: [usize; 2], right: [usize; 2]) -> Result<(), Error> {
+pub(super) fn check(left: [usize; 2], right: [usize; 2]) -> Result<(), Error> {
     match (left[0] == right[0], left[1] == right[1]) {
         (false, _) => Err(Error::RowsDiffer { left, right }),
         (_, false) => Err(Error::ColumnsDiffer { left, right }),
@@ -355,143 +356,4 @@ impl Gap {
     fn weighted(&self, weights: [f64; 2]) -> f64 {
         weights[0] * self.squared[0] + weights[1] * self.squared[1]
     }
-}
-
-/// Repeated responses to each stimulus, `[repeats, d]` each.
-struct Samples {
-    of: Vec<Mat<f64>>,
-}
-
-impl Samples {
-    async fn read(samples: &Tensor<3>) -> Result<Self, Error> {
-        let [m, repeats, d] = samples.dims();
-        if repeats < 2 {
-            return Err(Error::Undefined {
-                why: "fewer than 2 responses to a stimulus say nothing of its noise",
-            });
-        }
-        let all = matrix(&samples.clone().reshape([m * repeats, d])).await?;
-        let one = |i: usize| all.subrows(i * repeats, repeats).to_owned();
-        Ok(Self {
-            of: (0..m).map(one).collect(),
-        })
-    }
-
-    fn d(&self) -> usize {
-        self.of.first().map_or(0, Mat::ncols)
-    }
-
-    /// Mean over the stimuli of the mean distance of two responses to the same, each to itself left out.
-    fn within(&self) -> f64 {
-        let of_one = |i: usize| {
-            let (x, n) = (&self.of[i], self.of[i].nrows());
-            let pairs = (0..n).flat_map(|a| (0..a).map(move |b| (a, b)));
-            let sum: f64 = pairs.map(|(a, b)| (x.row(a) - x.row(b)).norm_l2()).sum();
-            sum / (n * (n - 1) / 2) as f64
-        };
-        each(self.of.len(), of_one).iter().sum::<f64>() / self.of.len() as f64
-    }
-}
-
-/// Below this a distance weighs as if it were this.
-const LEAST: f64 = 1e-12;
-
-/// Mean distance of all pairs of responses to the same stimulus, one of `x` and one of `y` turned, and
-/// the products, each pair weighted by one over its distance, from which the next alignment follows.
-fn between(x: &Samples, y: &Samples, turn: &Mat<f64>) -> (f64, Mat<f64>) {
-    let d = x.d();
-    let of_one = |i: usize| {
-        let (x, y) = (&x.of[i], &y.of[i]);
-        let turned = y * turn;
-        let apart = Mat::from_fn(y.nrows(), x.nrows(), |b, a| {
-            (x.row(a) - turned.row(b)).norm_l2()
-        });
-        let weights = Mat::from_fn(y.nrows(), x.nrows(), |b, a| {
-            apart[(b, a)].max(LEAST).recip()
-        });
-        let mean = apart.sum() / (x.nrows() * y.nrows()) as f64;
-        (mean, y.transpose() * weights * x)
-    };
-    let (mut mean, mut cross) = (0.0, Mat::zeros(d, d));
-    for (one, products) in each(x.of.len(), of_one) {
-        mean += one / x.of.len() as f64;
-        cross += products;
-    }
-    (mean, cross)
-}
-
-/// Stochastic shape distance from repeated responses, without taking them for Gaussians: the smallest,
-/// over alignments `T`, of `√(E|x - yT| - (E|x - x'| + E|y - y'|) / 2)`, the energy distance averaged
-/// over the stimuli.
-///
-/// `x` is `[m, repeats, d]`, `y` is `[m, repeats', d]`: responses of two networks to each of `m` stimuli.
-/// Means over pairs within a side leave out each response with itself, so noise alone averages to 0;
-/// where it comes out below 0 the result is 0. Unchanged by a member of the group applied to either
-/// side. `fit.weights` plays no part.
-///
-/// # Errors
-/// Different numbers of stimuli or columns; fewer than 2 repeats ([`Error::Undefined`]); a NaN or
-/// infinity; the device failing.
-///
-/// # Cost
-/// For each step of each start `m repeats repeats' d` multiply-adds and one singular value decomposition
-/// `[d, d]`; up to 1,000 steps.
-///
-/// # Source
-/// Duong et al. 2023, equation 8; the alignment by reweighted least squares, as theirs, each pair
-/// weighted by one over its distance. Theirs starts from all pairs weighted alike, which is one of the
-/// starts here, and stops sooner.
-///
-/// ```
-/// use inscape::{Device, similarity::{Fit, energy_shape_distance}};
-/// use burn::tensor::Tensor;
-///
-/// # fn main() -> Result<(), inscape::similarity::Error> {
-/// let cpu = Device::cpu();
-/// let x = Tensor::<3>::from_data([[[0., 1.], [2., 1.]], [[1., 0.], [3., 0.]]], cpu.tensor());
-/// let mirrored = x.clone().flip([2]);
-/// let wider = x.clone() * 3.0;
-/// let apart = |y| energy_shape_distance(&x, &y, Fit::default());
-/// assert!(apart(mirrored)? < 1e-3 && apart(wider)? > 0.5);
-/// # Ok(())
-/// # }
-/// ```
-pub fn energy_shape_distance(x: &Tensor<3>, y: &Tensor<3>, fit: Fit) -> Result<f64, Error> {
-    block_on(energy_shape_distance_async(x, y, fit))
-}
-
-/// [`energy_shape_distance`] without blocking.
-///
-/// # Errors
-/// As [`energy_shape_distance`].
-pub async fn energy_shape_distance_async(
-    x: &Tensor<3>,
-    y: &Tensor<3>,
-    fit: Fit,
-) -> Result<f64, Error> {
-    let shape = |x: &Tensor<3>| [x.dims()[0], x.dims()[2]];
-    check(shape(x), shape(y))?;
-    let x = Samples::read(x).await.map_err(|e| e.at("left"))?;
-    let y = Samples::read(y).await.map_err(|e| e.at("right"))?;
-    let within = (x.within() + y.within()) / 2.0;
-    let pairs = x.of.iter().zip(&y.of);
-    let means = pairs
-        .map(|(x, y)| row(&column_means(y)).transpose() * row(&column_means(x)))
-        .fold(Mat::zeros(x.d(), x.d()), |sum, m| sum + m);
-    let apart = fit.search(means.as_ref(), |start| {
-        let (mut apart, mut cross) = between(&x, &y, &start);
-        for _ in 0..STEPS {
-            let (next, products) = between(&x, &y, &fit.group.best(cross.as_ref())?);
-            if apart - next <= SMALLEST * apart {
-                return Ok(apart.min(next));
-            }
-            (apart, cross) = (next, products);
-        }
-        Ok(apart)
-    })?;
-    Ok((apart - within).max(0.0).sqrt())
-}
-
-fn row(values: &[f64]) -> Mat<f64> {
-    Mat::from_fn(1, values.len(), |_, j| values[j])
 }

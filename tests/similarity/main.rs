@@ -12,10 +12,14 @@ use proptest::prelude::*;
 
 mod common;
 mod every;
+mod flatten;
+mod neighbours;
 mod papers;
 mod shape;
 mod stochastic;
 mod uncertainty;
+mod units;
+mod universal;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 

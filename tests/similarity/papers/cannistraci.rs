@@ -7,7 +7,8 @@ use inscape::similarity::{Join, Nearby, relative, relative_product, stitched};
 
 use super::nets::Part::{Dense, Relu, Tanh};
 use super::nets::{
-    Net, Part, Plan, Set, accuracy, autoencoder, classifier, cross_entropy, digits, lift, select, values,
+    Net, Part, Plan, Set, accuracy, autoencoder, classifier, cross_entropy, digits, lift, select,
+    values,
 };
 use crate::common::{Matrix, close};
 
@@ -33,9 +34,14 @@ fn each_component_is_blind_to_its_group() {
         (Nearby::L1, [false, true, false, true]),
         (Nearby::LInf, [false, true, false, true]),
     ] {
-        for (moved, blind) in [&rotated, &shifted, &scaled, &reordered].into_iter().zip(blind) {
+        for (moved, blind) in [&rotated, &shifted, &scaled, &reordered]
+            .into_iter()
+            .zip(blind)
+        {
             let pairs = of(&x, by).into_iter().zip(of(moved, by));
-            let most = pairs.map(|(a, b)| (a - b).abs() / a.abs().max(1.0)).fold(0.0, f32::max);
+            let most = pairs
+                .map(|(a, b)| (a - b).abs() / a.abs().max(1.0))
+                .fold(0.0, f32::max);
             assert_eq!(most < 1e-5, blind, "{by:?}: {most}");
         }
     }
@@ -61,11 +67,22 @@ fn encoders(train: &Set) -> Vec<(&'static str, Vec<Encoder>)> {
     let code: &[Part] = &[Dense(64), Tanh, Dense(16), Dense(64), Tanh, Dense(64)];
     let class: &[Part] = &[Dense(64), Relu, Dense(32), Relu, Dense(10)];
     let three = |make: &dyn Fn(u64) -> Net, parts: usize| {
-        (1..4).map(|seed| Encoder { net: make(seed), parts }).collect()
+        (1..4)
+            .map(|seed| Encoder {
+                net: make(seed),
+                parts,
+            })
+            .collect()
     };
     vec![
-        ("autoencoders", three(&|seed| autoencoder(code, train, 40, seed), 3)),
-        ("classifiers", three(&|seed| classifier(class, train, 30, seed), 4)),
+        (
+            "autoencoders",
+            three(&|seed| autoencoder(code, train, 40, seed), 3),
+        ),
+        (
+            "classifiers",
+            three(&|seed| classifier(class, train, 30, seed), 4),
+        ),
     ]
 }
 
@@ -88,21 +105,33 @@ fn the_product_reads_nearly_as_well_as_the_best_of_its_parts() {
     for (kind, encoders) in encoders(&train) {
         let table = |by: &[Nearby]| {
             let spaces = |set: &Set| -> Vec<Tensor<2>> {
-                encoders.iter().map(|e| e.space(&set.x, &anchors, by)).collect()
+                encoders
+                    .iter()
+                    .map(|e| e.space(&set.x, &anchors, by))
+                    .collect()
             };
             let nets: Vec<Net> = (7..)
                 .zip(spaces(&train))
                 .map(|(seed, space)| head(&space, &train.labels, seed))
                 .collect();
-            let heads: Vec<_> = nets.iter().map(|net| move |z: Tensor<2>| net.outputs(&z)).collect();
+            let heads: Vec<_> = nets
+                .iter()
+                .map(|net| move |z: Tensor<2>| net.outputs(&z))
+                .collect();
             stitched(&spaces(&held), &heads, |y| accuracy(y, &held.labels))
         };
         let single = BY.map(|by| table(&[by]));
         let product = table(&BY);
-        for (i, j) in (0..3).flat_map(|i| (0..3).map(move |j| (i, j))).filter(|(i, j)| i != j) {
+        for (i, j) in (0..3)
+            .flat_map(|i| (0..3).map(move |j| (i, j)))
+            .filter(|(i, j)| i != j)
+        {
             let each = [0, 1, 2, 3].map(|m| single[m][i][j]);
             let best = each.into_iter().fold(0.0, f64::max);
-            println!("{kind} {i} to {j}: {each:.3?}, product {:.3}", product[i][j]);
+            println!(
+                "{kind} {i} to {j}: {each:.3?}, product {:.3}",
+                product[i][j]
+            );
             assert!(product[i][j] >= best - 0.02);
             pairs += 1;
             (0..4).for_each(|m| best_in[m] += usize::from(each[m] == best));

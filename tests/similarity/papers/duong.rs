@@ -4,7 +4,9 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 use inscape::Device;
-use inscape::similarity::{Fit, Gaussians, Group, energy_shape_distance, stochastic_shape_distance};
+use inscape::similarity::{
+    Fit, Gaussians, Group, energy_shape_distance, stochastic_shape_distance,
+};
 
 use super::draws::Draws;
 use crate::common::{Matrix, close, compare};
@@ -50,7 +52,9 @@ impl Planted {
 }
 
 fn product(a: &Matrix, b: &Matrix) -> Matrix {
-    Matrix::from_fn(a.n, b.d, |i, j| (0..a.d).map(|k| a.at(i, k) * b.at(k, j)).sum())
+    Matrix::from_fn(a.n, b.d, |i, j| {
+        (0..a.d).map(|k| a.at(i, k) * b.at(k, j)).sum()
+    })
 }
 
 fn transposed(a: &Matrix) -> Matrix {
@@ -82,7 +86,11 @@ fn a_rotated_copy_is_at_distance_0() {
     let mut draws = Draws::new(1);
     let samples = Matrix::from_fn(12 * 30, 4, |_, _| draws.normal());
     let cube = |m: &Matrix| cube(m.v.clone(), [12, 30, 4]);
-    let d = energy_shape_distance(&cube(&samples), &cube(&samples.rotated(0.8)), Fit::default());
+    let d = energy_shape_distance(
+        &cube(&samples),
+        &cube(&samples.rotated(0.8)),
+        Fit::default(),
+    );
     // Each response stands beside its own copy, which the pairs within a side leave out.
     assert!(d.unwrap() < 0.1);
 }
@@ -95,12 +103,19 @@ fn it_is_a_metric_on_random_triples() {
         // Half are on a path, where the inequality is tighter.
         let near = |a: &Planted, s: u64| {
             let b = Planted::random(4, 3, s);
-            let mix = |a: &Matrix, b: &Matrix| Matrix::from_fn(a.n, a.d, |i, j| a.at(i, j) + 0.3 * b.at(i, j));
+            let mix = |a: &Matrix, b: &Matrix| {
+                Matrix::from_fn(a.n, a.d, |i, j| a.at(i, j) + 0.3 * b.at(i, j))
+            };
             match seed % 2 {
                 0 => b,
                 _ => Planted {
                     means: mix(&a.means, &b.means),
-                    noise: a.noise.iter().zip(&b.noise).map(|(a, b)| mix(a, b)).collect(),
+                    noise: a
+                        .noise
+                        .iter()
+                        .zip(&b.noise)
+                        .map(|(a, b)| mix(a, b))
+                        .collect(),
                 },
             }
         };
@@ -147,7 +162,9 @@ fn noise_that_points_elsewhere_is_seen_by_its_angle() {
     let means = Matrix::from_fn(m, d, |i, j| 3.0 * Matrix::random(m, d, 8).at(i, j));
     let along = |angle: f64| {
         let v = [angle.cos(), angle.sin()];
-        let noise = Matrix::from_fn(d, d, |i, j| 1.5 * v[i] * v[j] + if i == j { 0.01 } else { 0.0 });
+        let noise = Matrix::from_fn(d, d, |i, j| {
+            1.5 * v[i] * v[j] + if i == j { 0.01 } else { 0.0 }
+        });
         Planted {
             means: means.clone(),
             noise: vec![noise; m],
@@ -157,7 +174,10 @@ fn noise_that_points_elsewhere_is_seen_by_its_angle() {
     let mut last = -1.0;
     for degrees in [0, 15, 30, 45, 60, 75, 90] {
         let turned = along(f64::from(degrees).to_radians());
-        let (fixed, stochastic) = (apart(&still, &turned, 2.0, 4), apart(&still, &turned, 1.0, 4));
+        let (fixed, stochastic) = (
+            apart(&still, &turned, 2.0, 4),
+            apart(&still, &turned, 1.0, 4),
+        );
         println!("noise turned by {degrees}: means {fixed:.1e}, Gaussians {stochastic:.4}");
         assert!(fixed < 1e-6 && stochastic > last, "{degrees}");
         last = stochastic;
@@ -168,5 +188,9 @@ fn noise_that_points_elsewhere_is_seen_by_its_angle() {
         means: other,
         ..still.clone()
     };
-    close(apart(&still, &other, 2.0, 4).powi(2), 2.0 * raw / m as f64, 1e-9);
+    close(
+        apart(&still, &other, 2.0, 4).powi(2),
+        2.0 * raw / m as f64,
+        1e-9,
+    );
 }

@@ -22,7 +22,9 @@ fn cumulative(z: f64) -> f64 {
         return 0.0;
     }
     let h = (z.min(8.0) - from) / f64::from(steps);
-    (0..steps).map(|i| density(from + (f64::from(i) + 0.5) * h) * h).sum()
+    (0..steps)
+        .map(|i| density(from + (f64::from(i) + 0.5) * h) * h)
+        .sum()
 }
 
 fn density(z: f64) -> f64 {
@@ -34,7 +36,10 @@ fn density(z: f64) -> f64 {
 fn expected(sigma: f64, n: i32, d: f64) -> f64 {
     let rho = 1.0 / (1.0 + sigma * sigma).sqrt();
     let ahead = |z: f64| cumulative(d.sqrt() * rho + (1.0 - rho * rho) * z).powi(n - 1);
-    (-50..=50).map(|i| f64::from(i) / 10.0).map(|z| 0.1 * density(z) * ahead(z)).sum()
+    (-50..=50)
+        .map(|i| f64::from(i) / 10.0)
+        .map(|z| 0.1 * density(z) * ahead(z))
+        .sum()
 }
 
 #[test]
@@ -42,7 +47,9 @@ fn precision_falls_with_noise_along_the_known_curve() {
     let (pairs, n, d) = (2000, 400, 20);
     let mut draws = Draws::new(3);
     let x = Matrix::from_fn(pairs + n, d, |_, _| draws.normal());
-    let rows = |m: &Matrix, from: usize, to: usize| Matrix::from_fn(to - from, d, |i, j| m.at(from + i, j)).f32();
+    let rows = |m: &Matrix, from: usize, to: usize| {
+        Matrix::from_fn(to - from, d, |i, j| m.at(from + i, j)).f32()
+    };
     let own: Vec<usize> = (0..n).collect();
     for sigma in [0.2, 0.7, 1.0, 1.5, 2.0, 4.0] {
         let noisy = Matrix::from_fn(pairs + n, d, |i, j| x.at(i, j) + sigma * draws.normal());
@@ -58,7 +65,10 @@ fn precision_falls_with_noise_along_the_known_curve() {
     let map = align(&rows(&strange, 0, pairs), &rows(&x, 0, pairs)).unwrap();
     let held = map.apply(&rows(&strange, pairs, pairs + n));
     let found = precision_at_k(&held, &rows(&x, pairs, pairs + n), &own, 1).unwrap();
-    println!("nothing in common: {found:.4}, chance {:.4}", 1.0 / n as f64);
+    println!(
+        "nothing in common: {found:.4}, chance {:.4}",
+        1.0 / n as f64
+    );
     assert!(found < 5.0 / n as f64);
 }
 
@@ -83,7 +93,9 @@ fn word(concept: usize) -> usize {
 
 /// Two images of digits side by side, as two channels, and what they show.
 fn pictures(set: &Set, n: usize, draws: &mut Draws) -> (Tensor<2>, Vec<[usize; 2]>) {
-    let rows: Vec<[usize; 2]> = (0..n).map(|_| [draws.below(set.len()), draws.below(set.len())]).collect();
+    let rows: Vec<[usize; 2]> = (0..n)
+        .map(|_| [draws.below(set.len()), draws.below(set.len())])
+        .collect();
     let side = |s: usize| select(&set.x, &rows.iter().map(|r| r[s]).collect::<Vec<_>>());
     let shown = rows.iter().map(|r| [set.labels[r[0]], set.labels[r[1]]]);
     (Tensor::cat(vec![side(0), side(1)], 1), shown.collect())
@@ -93,7 +105,16 @@ fn pictures(set: &Set, n: usize, draws: &mut Draws) -> (Tensor<2>, Vec<[usize; 2
 const SEES: usize = 7;
 
 fn seeing(train: &Set) -> Net {
-    let parts = [Conv(8), Relu, Pool, Conv(16), Relu, Dense(48), Relu, Dense(20)];
+    let parts = [
+        Conv(8),
+        Relu,
+        Pool,
+        Conv(16),
+        Relu,
+        Dense(48),
+        Relu,
+        Dense(20),
+    ];
     let (x, shown) = pictures(train, 4000, &mut Draws::new(1));
     Net::of_channels(2, &parts, 1).fit(4000, Plan::new(8, 1), |net, rows| {
         let out = net.outputs(&lift(&select(&x, rows)));
@@ -130,7 +151,9 @@ fn spoken(width: usize, captions: usize) -> Tensor<2> {
     let contexts = 20 * EACH + 30;
     let mut draws = Draws::new(5);
     let mut random = |rows: usize| -> Vec<f32> {
-        (0..rows * width).map(|_| (draws.normal() * 0.1) as f32).collect()
+        (0..rows * width)
+            .map(|_| (draws.normal() * 0.1) as f32)
+            .collect()
     };
     let (mut words, mut beside) = (random(CONCEPTS), random(contexts));
     let mut draws = Draws::new(6);
@@ -174,7 +197,8 @@ fn found(seen: &Tensor<2>, words: &Tensor<2>) -> Vec<f64> {
     let mut found = vec![0.0; CONCEPTS];
     for fold in 0..10 {
         // Both numbers of a shared word are held out together.
-        let (held, train): (Vec<usize>, Vec<usize>) = (0..CONCEPTS).partition(|c| c / 2 % 10 == fold);
+        let (held, train): (Vec<usize>, Vec<usize>) =
+            (0..CONCEPTS).partition(|c| c / 2 % 10 == fold);
         let map = align(&select(seen, &train), &select(words, &train)).unwrap();
         for c in held {
             let query = map.apply(&select(seen, &[c]));
@@ -194,7 +218,10 @@ fn pictures_find_their_words_and_less_often_words_of_two_meanings() {
     let (x, shown) = pictures(&held, 500, &mut Draws::new(9));
     let named = log_softmax(net.outputs(&x).narrow(1, 0, 10), 1);
     let first: Vec<usize> = shown.iter().map(|s| s[0]).collect();
-    println!("first digit named: {:.3}", super::nets::accuracy(&named, &first));
+    println!(
+        "first digit named: {:.3}",
+        super::nets::accuracy(&named, &first)
+    );
     let (seen, words) = (unit(&seen(&net, &held)), unit(&spoken(24, 400_000)));
     let found = found(&seen, &words);
     let mean = |of: &[f64]| of.iter().sum::<f64>() / of.len() as f64;

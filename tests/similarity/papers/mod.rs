@@ -7,3 +7,11 @@ mod digits;
 mod draws;
 #[allow(dead_code, reason = "each paper uses a part of it")]
 mod nets;
+
+mod cannistraci;
+mod convergent_learning;
+mod duong;
+mod li;
+mod moschella;
+mod rosetta_neurons;
+mod universal_neurons;

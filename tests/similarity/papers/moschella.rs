@@ -60,7 +60,9 @@ fn heads_read_the_encoders_of_other_seeds() {
     let [train, held] = digits();
     let mut spaces = vec![];
     for by_anchors in [true, false] {
-        let nets: Vec<Net> = (1..4).map(|seed| trained(&train, by_anchors, seed)).collect();
+        let nets: Vec<Net> = (1..4)
+            .map(|seed| trained(&train, by_anchors, seed))
+            .collect();
         let encode = |net: &Net| {
             let z = net.run(0..ENCODER, &held.x);
             match by_anchors {
@@ -76,7 +78,10 @@ fn heads_read_the_encoders_of_other_seeds() {
         let table = stitched(&encoded, &heads, |y| accuracy(y, &held.labels));
         let off = |f: &dyn Fn(usize, usize) -> f64| {
             let pairs = (0..3).flat_map(|i| (0..3).map(move |j| (i, j)));
-            pairs.filter(|(i, j)| i != j).map(|(i, j)| f(i, j)).collect::<Vec<f64>>()
+            pairs
+                .filter(|(i, j)| i != j)
+                .map(|(i, j)| f(i, j))
+                .collect::<Vec<f64>>()
         };
         let alike = off(&|i, j| agreement(&encoded[i], &encoded[j]));
         println!("by anchors {by_anchors}: {table:.3?}, cosines {alike:.3?}");
