@@ -41,6 +41,7 @@ mod canonical;
 mod cca;
 mod cka;
 mod correlations;
+mod energy;
 mod flatten;
 mod groups;
 mod gulp;
@@ -66,6 +67,7 @@ mod rosetta;
 mod rsa;
 mod shape;
 mod spectral;
+mod stochastic;
 mod tiles;
 mod translate;
 mod transport;
@@ -82,6 +84,7 @@ pub use canonical::{
 pub use cca::{Cca, Mean, Side, Summary};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
 pub use correlations::{UnitCorrelations, UnitPair, unit_correlations, unit_correlations_async};
+pub use energy::{energy_shape_distance, energy_shape_distance_async};
 pub use flatten::{Flatten, UnknownFlatten};
 pub use gulp::{gulp, gulp_async};
 pub use judgements::{
@@ -114,6 +117,7 @@ pub use rsa::{
 };
 pub use shape::{NbsKernel, Shape};
 pub use spectral::{CoClusters, co_clusters, co_clusters_async};
+pub use stochastic::{Fit, Gaussians, Group, Weights, stochastic_shape_distance};
 pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 pub use units::{

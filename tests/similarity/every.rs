@@ -160,7 +160,14 @@ fn equal_sides_and_exchanged_sides_are_as_the_facts_say() {
             Kind::Similarity => unlike < there,
             Kind::Distance => unlike > there,
         };
+<<<<<<< HEAD
         if !further && facts.pairs_rows {
+=======
+        // What takes no notice of which row is which has nothing to find in a pairing.
+        let order: Vec<usize> = (0..ROWS).map(|i| (i * 37 + 11) % ROWS).collect();
+        let unpaired = (known(metric, &x, &y.permuted(&order)) - there).abs() < 1e-9 * there.abs();
+        if !further && !unpaired {
+>>>>>>> sim-shape
             wrong.push(format!(
                 "{metric}: {there} where something is shared, {unlike} where nothing is"
             ));

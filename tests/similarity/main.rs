@@ -20,6 +20,7 @@ mod papers;
 mod predictivity;
 mod rsa;
 mod shape;
+mod stochastic;
 mod uncertainty;
 mod units;
 mod universal;
