@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use burn::tensor::Tensor;
 
-use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa};
+use super::{Cca, Error, Kernel, Neighbours, Predictions, Prepared, Rsa, Topology};
 use crate::device::block_on;
 
 /// What a family of metrics is made of.
@@ -209,6 +209,10 @@ families! {
     Rsa,
     /// Who is nearest to whom.
     Neighbours,
+    /// Loops, components, heat and curvature.
+    Topology,
+    /// What two classifiers predict.
+    Predictions,
 }
 
 impl Metric {

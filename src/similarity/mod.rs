@@ -28,23 +28,35 @@ mod axes;
 mod best;
 mod cca;
 mod cka;
+mod dynamics;
 mod groups;
 mod host;
 mod kernel;
 mod metric;
 mod neighbours;
+mod predictions;
 mod prepared;
 mod rank;
 mod rsa;
 mod tiles;
+mod topology;
 
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
+pub use dynamics::{Dmd, dsa_angle, dsa_wasserstein};
 pub use kernel::Kernel;
 pub use metric::{Change, Facts, Kind, Metric};
 pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
+pub use predictions::{
+    InPca, Predictions, disagreement, disagreement_async, inpca, inpca_async, jsd, jsd_async,
+    norm_difference, norm_difference_async,
+};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
+pub use topology::{
+    Bar, Curvature, EdgeLength, KnnGraph, Persistence, Topology, imd, imd_async, mst_divergence,
+    mst_divergence_async, persistence, persistence_async, ricci, ricci_async, rtd, rtd_async,
+};
 
 use crate::device;
 

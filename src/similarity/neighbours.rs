@@ -177,6 +177,11 @@ impl Lists {
         Ok(Self { k, neighbours })
     }
 
+    /// The lists one after another, `[n, k]`, each ascending.
+    pub(super) fn neighbours(&self) -> &[u32] {
+        &self.neighbours
+    }
+
     pub(super) fn compare(&self, other: &Self) -> f64 {
         let k = self.k;
         let rows = self.neighbours.len() / k;
@@ -187,7 +192,7 @@ impl Lists {
 }
 
 /// How many values two ascending lists share.
-fn common(a: &[u32], b: &[u32]) -> usize {
+pub(super) fn common(a: &[u32], b: &[u32]) -> usize {
     let (mut i, mut j, mut found) = (0, 0, 0);
     while i < a.len() && j < b.len() {
         found += usize::from(a[i] == b[j]);

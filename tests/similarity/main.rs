@@ -11,7 +11,10 @@ use inscape::similarity::{
 use proptest::prelude::*;
 
 mod common;
+mod dynamics;
 mod papers;
+mod predictions;
+mod topology;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 
