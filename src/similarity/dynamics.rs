@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::Error;
 use super::axes::Axes;
 use super::host::{Rows, map_chunks};
-use super::topology::least_cost;
+use super::transport::{Piece, plan};
 use crate::device::block_on;
 
 /// A linear map that moves a trajectory one step on, in the principal coordinates of its delays: what
@@ -203,8 +203,9 @@ pub fn dsa_wasserstein(a: &Dmd, b: &Dmd) -> Result<f64, Error> {
         .iter()
         .flat_map(|x| b.iter().map(move |y| square(x, y)))
         .collect();
-    let even = |n: usize| vec![1.0 / n as f64; n];
-    Ok(least_cost(&even(a.len()), &even(b.len()), &cost))
+    let pieces = plan(&cost, a.len(), b.len());
+    let of = |piece: Piece| piece.share * cost[piece.row * b.len() + piece.column];
+    Ok(pieces.into_iter().map(of).sum())
 }
 
 /// Angle between two systems' dynamics `A` and `B` after the best rotation or reflection `C`:

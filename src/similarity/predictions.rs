@@ -76,6 +76,16 @@ impl Family for Predictions {
             _ => unreachable!("the kind kept follows from the metric"),
         })
     }
+
+    fn reordered(kept: &Kept, order: &[usize]) -> Option<Kept> {
+        Some(match kept {
+            Kept::Classes(of) => Kept::Classes(order.iter().map(|&i| of[i]).collect()),
+            Kept::Probabilities(rows) => Kept::Probabilities(Rows {
+                values: order.iter().flat_map(|&i| rows.row(i)).copied().collect(),
+                ..*rows
+            }),
+        })
+    }
 }
 
 impl fmt::Display for Predictions {

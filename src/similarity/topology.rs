@@ -22,32 +22,31 @@ use distances::{Distances, draws};
 
 pub use graph::{EdgeLength, KnnGraph};
 pub use persistence::{Bar, Persistence, persistence, persistence_async};
-pub(super) use transport::least_cost;
 
 /// Metrics of the topology of the rows and of the graph of their nearest neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Topology {
-    /// [`rtd`].
+    /// [`rtd`]: `rtd[points=500,trials=10]`.
     Rtd {
         /// Rows of a draw, 3 to 32,768.
         points: usize,
         /// Draws, at least 1; one of all rows if there are no more than `points`.
         trials: usize,
     },
-    /// [`mst_divergence`].
+    /// [`mst_divergence`]: `mst_divergence[points=500,trials=10]`.
     MstDivergence {
         /// Rows of a draw, 3 to 32,768.
         points: usize,
         /// Draws, at least 1; one of all rows if there are no more than `points`.
         trials: usize,
     },
-    /// [`imd`].
+    /// [`imd`]: `imd[k=5]`.
     Imd {
         /// Neighbours each row is joined to, at least 1.
         k: usize,
     },
-    /// [`ricci`].
+    /// [`ricci`]: `ricci[kind=ollivier,k=10]`, also `kind=forman`.
     Ricci {
         /// Which curvature.
         kind: Curvature,
@@ -74,7 +73,6 @@ impl Family for Topology {
         "mst_divergence[points=500,trials=10]",
         "imd[k=5]",
         "ricci[kind=ollivier,k=10]",
-        "ricci[kind=forman,k=10]",
     ];
 
     type Kept = Kept;
@@ -146,7 +144,7 @@ impl Family for Topology {
             }
             Self::Imd { k } => {
                 let graph = KnnGraph::new_async(x, k, EdgeLength::Hop).await?;
-                Ok(Kept::Numbers(heat::trace(&graph)))
+                Ok(Kept::Heat(heat::trace(&graph)))
             }
             Self::Ricci { kind, k } => {
                 let graph = KnnGraph::new_async(x, k, EdgeLength::Hop).await?;
@@ -154,7 +152,9 @@ impl Family for Topology {
                     Curvature::Ollivier => graph.ollivier_ricci(STAY)?,
                     Curvature::Forman => graph.augmented_forman_ricci(),
                 };
-                Ok(Kept::Numbers(standardised(graph.mean_at_rows(&of_edges))?))
+                Ok(Kept::Curvature(standardised(
+                    graph.mean_at_rows(&of_edges),
+                )?))
             }
         }
     }
@@ -167,10 +167,24 @@ impl Family for Topology {
             (Self::MstDivergence { .. }, Kept::Distances(a), Kept::Distances(b)) => {
                 divergence::symmetric(a, b, divergence::mst)
             }
-            (Self::Imd { .. }, Kept::Numbers(a), Kept::Numbers(b)) => heat::distance(a, b),
-            (Self::Ricci { .. }, Kept::Numbers(a), Kept::Numbers(b)) => dot(a, b),
+            (_, Kept::Heat(a), Kept::Heat(b)) => heat::distance(a, b),
+            (_, Kept::Curvature(a), Kept::Curvature(b)) => dot(a, b),
             _ => unreachable!("the kind kept follows from the metric"),
         })
+    }
+
+    /// The heat trace does not depend on the order; draws of some of the rows are other draws.
+    fn reordered(kept: &Kept, order: &[usize]) -> Option<Kept> {
+        match kept {
+            Kept::Distances(draws) => match &draws[..] {
+                [all] if all.n == order.len() => Some(Kept::Distances(vec![all.reordered(order)])),
+                _ => None,
+            },
+            Kept::Heat(trace) => Some(Kept::Heat(trace.clone())),
+            Kept::Curvature(at_rows) => {
+                Some(Kept::Curvature(order.iter().map(|&i| at_rows[i]).collect()))
+            }
+        }
     }
 }
 
@@ -198,8 +212,10 @@ impl fmt::Display for Topology {
 pub(super) enum Kept {
     /// Distances of the rows of each draw.
     Distances(Vec<Distances>),
-    /// A heat trace, or the curvature at each row about its mean with length 1.
-    Numbers(Vec<f64>),
+    /// A heat trace.
+    Heat(Vec<f64>),
+    /// The curvature at each row about its mean, with length 1.
+    Curvature(Vec<f64>),
 }
 
 /// Curvature about its mean, with length 1.

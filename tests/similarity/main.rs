@@ -12,9 +12,16 @@ use proptest::prelude::*;
 
 mod common;
 mod dynamics;
+mod every;
+mod flatten;
+mod neighbours;
 mod papers;
 mod predictions;
+mod shape;
 mod topology;
+mod uncertainty;
+mod units;
+mod universal;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 

@@ -377,7 +377,6 @@ fn equal_sides_and_what_is_not_seen() {
 fn names_turn_into_metrics_and_back() {
     for name in ALL {
         assert_eq!(metric(name).to_string(), name);
-        assert!(Metric::names().any(|known| known == name));
     }
     for (short, long) in [
         ("rtd", "rtd[points=500,trials=10]"),
@@ -492,34 +491,12 @@ fn imd_is_blind_to_the_order_of_rows() {
 }
 
 #[test]
+#[ignore]
 fn zz_timing() {
-    for (n, d) in [(500, 64), (500, 1024), (500, 4)] {
-        let x = Matrix::random(n, d, 1);
-        for (what, y) in [
-            ("independent", Matrix::random(n, d, 2)),
-            (
-                "near",
-                Matrix::from_fn(n, d, |i, j| {
-                    x.at(i, j) + 0.3 * ((i * 7 + j * 13) as f64).sin()
-                }),
-            ),
-        ] {
-            let start = std::time::Instant::now();
-            let value = rtd(&x.f64(), &y.f64(), 500, 10).unwrap();
-            println!("rtd {n} {d} {what}: {value} {:?}", start.elapsed());
-        }
-        let start = std::time::Instant::now();
-        let p = of(&x);
-        println!(
-            "persistence {n} {d}: {} loops {:?}",
-            p.h1.len(),
-            start.elapsed()
-        );
-    }
-    for n in [1000, 4096, 8192, 10000] {
+    for n in [1000, 2000, 4096, 8192] {
         let (x, y) = (Matrix::random(n, 64, 1), Matrix::random(n, 32, 2));
-        for name in ["imd", "ricci", "ricci[kind=forman]"] {
-            if n > 5000 && name == "ricci" {
+        for name in ["imd", "ricci[kind=forman]", "ricci"] {
+            if n > 2000 && name == "ricci" {
                 continue;
             }
             let start = std::time::Instant::now();

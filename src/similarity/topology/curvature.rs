@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use super::super::Error;
 use super::super::host::map_chunks;
-use super::super::neighbours::common;
 use super::graph::{EdgeLength, KnnGraph};
 use super::transport::least_cost;
 
@@ -145,12 +144,7 @@ impl KnnGraph {
         let hops = |row: &u32| match row {
             _ if *row == from => 0.0,
             _ if near(row) => 1.0,
-            _ if self.joined[*row as usize]
-                .iter()
-                .any(|between| near(between)) =>
-            {
-                2.0
-            }
+            _ if self.joined[*row as usize].iter().any(near) => 2.0,
             _ => 3.0,
         };
         to.iter().map(hops).collect()
@@ -178,4 +172,9 @@ impl KnnGraph {
         }
         to.iter().map(|row| reached[row]).collect()
     }
+}
+
+/// How many values two ascending lists share.
+fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().filter(|v| b.binary_search(v).is_ok()).count()
 }

@@ -19,11 +19,18 @@ impl Distances {
             let (a, b) = (rows.row(of[i]), rows.row(of[j]));
             sum_range(0..a.len(), |c| (a[c] - b[c]).powi(2)).sqrt()
         };
+        Self::from_fn(of.len(), distance)
+    }
+
+    fn from_fn(n: usize, distance: impl Fn(usize, usize) -> f64 + Sync + Send) -> Self {
         let row = |i: usize| (0..i).map(|j| distance(i, j)).collect::<Vec<_>>();
-        Self {
-            n: of.len(),
-            lower: map_chunks(of.len(), 1, |r| row(r.start)).concat(),
-        }
+        let lower = map_chunks(n, 1, |r| row(r.start)).concat();
+        Self { n, lower }
+    }
+
+    /// Row `i` of the new is row `order[i]` of the old.
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        Self::from_fn(self.n, |i, j| self.between(order[i], order[j]))
     }
 
     pub(super) fn between(&self, i: usize, j: usize) -> f64 {

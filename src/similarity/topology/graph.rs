@@ -68,8 +68,8 @@ impl KnnGraph {
         }
         let lists = Lists::prepare(x, k, Nearness::Euclidean).await?;
         let mut joined = vec![Vec::new(); x.dims()[0]];
-        for (i, list) in lists.neighbours().chunks(k).enumerate() {
-            for &j in list {
+        for i in 0..x.dims()[0] {
+            for &j in lists.row(i) {
                 joined[i].push(j);
                 joined[j as usize].push(i as u32);
             }

@@ -6,7 +6,7 @@
 /// The primal-dual method (Ahuja, Magnanti & Orlin 1993, section 9.8): potentials rise until a way to a
 /// sink with room costs nothing more, and all that fits is sent along such ways. `O((s + t)²)` a round;
 /// with costs that are few whole numbers there are few rounds.
-pub(in crate::similarity) fn least_cost(supply: &[f64], demand: &[f64], cost: &[f64]) -> f64 {
+pub(super) fn least_cost(supply: &[f64], demand: &[f64], cost: &[f64]) -> f64 {
     let mut flow = Flow::new(supply, demand, cost);
     while flow.raise_potentials() && flow.send_from_all() {
         while flow.send_from_all() {}
