@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 mod cca;
 mod common;
+mod dynamics;
 mod every;
 mod flatten;
 mod judgements;
@@ -21,6 +22,9 @@ mod predictivity;
 mod rsa;
 mod shape;
 mod stochastic;
+mod predictions;
+mod shape;
+mod topology;
 mod uncertainty;
 mod units;
 mod universal;
