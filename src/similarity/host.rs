@@ -91,15 +91,6 @@ pub(super) struct Rows<T> {
 }
 
 impl<T: Real> Rows<T> {
-    /// Reads `x` back as it is and checks it.
-    pub(super) async fn unscaled(x: Tensor<2>) -> Result<Self, Error> {
-        let [n, d] = x.dims();
-        let values = device::read::<T, 2>(x).await?;
-        let rows = Self { values, n, d };
-        rows.largest()?;
-        Ok(rows)
-    }
-
     /// Reads `x` back and checks it. If its largest value lies where squares could overflow or
     /// vanish, both the rows and the tensor are scaled by a power of two, which no metric here sees.
     pub(super) async fn read(x: Tensor<2>) -> Result<(Tensor<2>, Self), Error> {

@@ -23,7 +23,6 @@ mod rsa;
 mod shape;
 mod stochastic;
 mod predictions;
-mod shape;
 mod topology;
 mod uncertainty;
 mod units;
