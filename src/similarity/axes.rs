@@ -98,6 +98,7 @@ pub(super) async fn wide_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
                 values: map_chunks(rows.n, 1024, widen).concat(),
                 n: rows.n,
                 d: rows.d,
+                scale: rows.scale,
             }
         }
     })

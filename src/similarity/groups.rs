@@ -76,6 +76,7 @@ impl Groups {
             values,
             n: self.len(),
             d: rows.d,
+            scale: rows.scale,
         }
     }
 
