@@ -10,7 +10,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use inscape::device::{block_on, read};
 use inscape::ops::Ste;
-use inscape::ops::{Adam, AdamRows, ByLatent, LatentSums, Moments};
+use inscape::ops::{Adam, AdamRows, ByLatent, LatentSums, Moments, PairForm, PairTile};
 use inscape::{Device, ops};
 
 fn main() {
@@ -213,6 +213,20 @@ fn adam(unit: bool) -> AdamRows {
         unit,
         lazy: false,
     }
+}
+
+/// A tile of 5,000 rows' products; the items are pairs.
+#[divan::bench(args = [(512, 5000)], sample_count = 20)]
+fn pair_sums(bencher: Bencher, (r, c): (usize, usize)) {
+    let side = PairTile {
+        products: normal(r, c),
+        row_squares: row(r),
+        column_squares: row(c),
+    };
+    let forms = [PairForm::Rbf { gamma: 0.5 }; 2];
+    timed(bencher, r * c, || {
+        ops::pair_sums([&side, &side], forms, [0, r]).by_row
+    });
 }
 
 /// Where a dense product overtakes a sparse one on the CPU: what `ops::DENSE_FROM` is read off.

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
@@ -10,7 +11,10 @@ use crate::capture::paired_rows;
 use crate::capture::store::{Source, Store, write_whole};
 use crate::hook::matches;
 use crate::report::{COMPARISON, Comparison, split_labels};
-use crate::similarity::{Metric, matrix};
+use crate::similarity::{self, Baseline, Interval, Metric, Null, bootstrap, matrix, null};
+
+/// Share of intervals that hold the true value.
+const LEVEL: f64 = 0.95;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -18,16 +22,29 @@ pub(super) struct Options {
     a: String,
     /// The other side; left out, A is compared with itself, hook by hook.
     b: Option<String>,
-    /// linear_cka, linear_cka[biased], rsa, svcca, mutual_knn, mutual_knn[k=5,by=inner], …
-    #[arg(long, required = true, num_args = 1..)]
-    metric: Vec<Metric>,
+    /// `all`, or linear_cka, rbf_cka[sigma=0.5*median], rsa[by=pearson], procrustes, mutual_knn[k=5], …; a wrong name
+    /// lists them.
+    #[arg(long, required = true, num_args = 1.., value_name = "METRIC")]
+    metric: Vec<Choice>,
+    /// Compare all of A and B with all of A and B: layers by layers, within and between.
+    #[arg(long)]
+    matrix: bool,
+    /// Hold each value against this many values by chance.
+    #[arg(long, value_name = "DRAWS", default_value_t = 0)]
+    null: usize,
+    /// What chance is: the rows of one side shuffled, or its columns turned at random.
+    #[arg(long, value_enum, default_value_t = ByChance::Rows)]
+    by_chance: ByChance,
+    /// Give each value a 95 % interval from this many draws of half of the rows.
+    #[arg(long, value_name = "DRAWS", default_value_t = 0)]
+    bootstrap: usize,
     /// Of a store directory, only the hooks that match.
     #[arg(long, default_value = "*")]
     hooks: String,
     /// Use at most this many rows, drawn without replacement.
     #[arg(long, default_value_t = 5000, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_rows: usize,
-    /// Seed of the draw.
+    /// Seed of every draw.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Also keep the result in this directory, for `inscape report`.
@@ -38,6 +55,52 @@ pub(super) struct Options {
     json: bool,
     #[command(flatten)]
     device: DeviceOption,
+}
+
+/// One metric, or all.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    All,
+    One(Metric),
+}
+
+impl FromStr for Choice {
+    type Err = similarity::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            name => Ok(Self::One(name.parse()?)),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ByChance {
+    Rows,
+    Rotation,
+}
+
+/// What is asked of every pair.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) max_rows: usize,
+    pub(super) seed: u64,
+    /// Draws by chance, and what chance is.
+    pub(super) null: (usize, Baseline),
+    pub(super) bootstrap: usize,
+}
+
+impl Asked {
+    /// Values alone.
+    pub(super) fn values(max_rows: usize) -> Self {
+        Self {
+            max_rows,
+            seed: 0,
+            null: (0, Baseline::Rows),
+            bootstrap: 0,
+        }
+    }
 }
 
 /// The sources that a spelling names: one, or every hook of a store.
@@ -71,68 +134,141 @@ fn tensor(rows: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
     Tensor::from_data(TensorData::new(rows, [n, width]), device.tensor())
 }
 
-/// Compares the sources of two sides; `right` empty means the left side with itself.
+/// Compares the sources of two sides; `right` empty means the left side with itself. With `all`, metrics that have
+/// no value for these sources are named on stderr and left out.
 pub(super) fn compare(
     left: &[Source],
     right: &[Source],
     metrics: &[Metric],
-    max_rows: usize,
-    seed: u64,
+    all: bool,
+    asked: Asked,
     device: &Device,
 ) -> Result<Vec<Comparison>, Failure> {
-    let all: Vec<Source> = left.iter().chain(right).cloned().collect();
-    let rows = paired_rows(&all, max_rows, seed)?;
-    let used = rows[0].len() / all[0].width();
+    let sources: Vec<Source> = left.iter().chain(right).cloned().collect();
+    let rows = paired_rows(&sources, asked.max_rows, asked.seed)?;
+    let used = rows[0].len() / sources[0].width();
     let mut x: Vec<Tensor<2>> = rows
         .into_iter()
-        .zip(&all)
+        .zip(&sources)
         .map(|(rows, s)| tensor(rows, s.width(), device))
         .collect();
     let y = x.split_off(left.len());
-    let columns = if right.is_empty() { left } else { right };
+    let y = if right.is_empty() { &x } else { &y };
     let labels = |sources: &[Source]| sources.iter().map(|s| s.name().to_string()).collect();
-    metrics
-        .iter()
-        .map(|metric| {
-            let progress = bar("compare", "steps", 1);
-            let seen = |done: usize, total: usize| {
-                progress.set_length(total as u64);
-                progress.set_position(done as u64);
-            };
-            let values = if right.is_empty() {
-                matrix(&x, &x, *metric, seen)
-            } else {
-                matrix(&x, &y, *metric, seen)
-            };
-            progress.finish_and_clear();
-            let values = values.map_err(|e| format!("{metric}: {e}"))?;
-            Ok(Comparison {
+    let mut found = Vec::new();
+    for &metric in metrics {
+        match table(&x, y, metric, asked) {
+            Ok((values, nulls, intervals)) => found.push(Comparison {
                 metric: metric.to_string(),
+                kind: metric.facts().kind,
                 rows: used,
-                of_rows: all[0].rows(),
+                of_rows: sources[0].rows(),
                 row_labels: labels(left),
-                column_labels: labels(columns),
+                column_labels: labels(if right.is_empty() { left } else { right }),
                 values,
-            })
-        })
-        .collect()
+                nulls,
+                intervals,
+            }),
+            Err(e) if all => eprintln!("{metric}: left out: {e}"),
+            Err(e) => return Err(format!("{metric}: {e}").into()),
+        }
+    }
+    match found.is_empty() {
+        true => Err("no metric has a value for these sources".into()),
+        false => Ok(found),
+    }
+}
+
+type Tables = (
+    Vec<Vec<f64>>,
+    Option<Vec<Vec<Null>>>,
+    Option<Vec<Vec<Interval>>>,
+);
+
+/// The values of one metric, with what was asked for beside them.
+fn table(
+    x: &[Tensor<2>],
+    y: &[Tensor<2>],
+    metric: Metric,
+    asked: Asked,
+) -> Result<Tables, similarity::Error> {
+    let progress = bar("compare", "steps", 1);
+    let seen = |done: usize, total: usize| {
+        progress.set_length(total as u64);
+        progress.set_position(done as u64);
+    };
+    let values = matrix(x, y, metric, seen)?;
+    progress.finish_and_clear();
+    let (draws, baseline) = asked.null;
+    let nulls = each_pair("by chance", x, y, draws, |x, y, seen| {
+        null(x, y, metric, baseline, draws, asked.seed, seen)
+    })?;
+    let intervals = each_pair("intervals", x, y, asked.bootstrap, |x, y, seen| {
+        bootstrap(x, y, metric, asked.bootstrap, LEVEL, asked.seed, seen)
+    })?;
+    Ok((values, nulls, intervals))
+}
+
+/// `f` of every pair, under one bar; none if there are no draws.
+fn each_pair<R>(
+    what: &'static str,
+    x: &[Tensor<2>],
+    y: &[Tensor<2>],
+    draws: usize,
+    f: impl Fn(&Tensor<2>, &Tensor<2>, &mut dyn FnMut(usize, usize)) -> Result<R, similarity::Error>,
+) -> Result<Option<Vec<Vec<R>>>, similarity::Error> {
+    if draws == 0 {
+        return Ok(None);
+    }
+    let progress = bar(what, "draws", (x.len() * y.len() * draws) as u64);
+    let row = |x: &Tensor<2>| {
+        let cell = |y: &Tensor<2>| f(x, y, &mut |_, _| progress.inc(1));
+        y.iter().map(cell).collect::<Result<Vec<R>, _>>()
+    };
+    let found = x.iter().map(row).collect::<Result<_, _>>()?;
+    progress.finish_and_clear();
+    Ok(Some(found))
+}
+
+impl Options {
+    fn metrics(&self) -> (Vec<Metric>, bool) {
+        let all = self.metric.iter().any(|m| matches!(m, Choice::All));
+        let named = self.metric.iter().filter_map(|m| match m {
+            Choice::One(metric) => Some(*metric),
+            Choice::All => None,
+        });
+        // Rows of a store are activations: metrics of predictions are for those who name them.
+        let every = Metric::names().filter_map(|name| name.parse().ok());
+        let metrics = every.filter(|_| all).chain(named).collect();
+        (metrics, all)
+    }
+
+    fn asked(&self) -> Asked {
+        let baseline = match self.by_chance {
+            ByChance::Rows => Baseline::Rows,
+            ByChance::Rotation => Baseline::Rotation,
+        };
+        Asked {
+            max_rows: self.max_rows,
+            seed: self.seed,
+            null: (self.null, baseline),
+            bootstrap: self.bootstrap,
+        }
+    }
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
-    let left = open(&options.a, &options.hooks)?;
-    let right = options
+    let mut left = open(&options.a, &options.hooks)?;
+    let mut right = options
         .b
         .as_ref()
         .map_or(Ok(Vec::new()), |b| open(b, &options.hooks))?;
+    if options.matrix {
+        left.append(&mut right);
+    }
     let device = options.device.open()?;
-    let found = compare(
-        &left,
-        &right,
-        &options.metric,
-        options.max_rows,
-        options.seed,
-        &device,
-    )?;
+    let (metrics, all) = options.metrics();
+    let found = compare(&left, &right, &metrics, all, options.asked(), &device)?;
     if let Some(out) = &options.out {
         std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
         write_whole(&out.join(COMPARISON), &serde_json::to_vec_pretty(&found)?)?;
@@ -151,13 +287,11 @@ pub(super) fn print(found: &Comparison) -> Result<(), Failure> {
         found.rows,
         found.of_rows
     );
-    if let [[value]] = found.values.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
-        say!(
-            "{value:.6}  {}  {}",
-            found.row_labels[0],
-            found.column_labels[0]
-        );
-        return Ok(());
+    if let [[_]] = found.values.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
+        return print_pairs(found);
+    }
+    if found.nulls.is_some() || found.intervals.is_some() {
+        return print_pairs(found);
     }
     let (store, rows) = split_labels(&found.row_labels);
     let (other, columns) = split_labels(&found.column_labels);
@@ -181,6 +315,32 @@ pub(super) fn print(found: &Comparison) -> Result<(), Failure> {
     for (i, (label, values)) in rows.iter().zip(&found.values).enumerate() {
         let cells: String = values.iter().map(|v| format!(" {v:7.4}")).collect();
         say!("{:wide$}{cells}", format!("{i:>2}  {label}"));
+    }
+    Ok(())
+}
+
+/// A line for each pair, with what chance gives and the interval where they were asked for.
+fn print_pairs(found: &Comparison) -> Result<(), Failure> {
+    for (i, row) in found.values.iter().enumerate() {
+        for (j, value) in row.iter().enumerate() {
+            let interval = found.intervals.as_ref().map(|t| &t[i][j]);
+            let interval = interval
+                .map(|t| {
+                    format!(
+                        "  {:.0} % in [{:.4}, {:.4}]",
+                        100.0 * t.level,
+                        t.low,
+                        t.high
+                    )
+                })
+                .unwrap_or_default();
+            let null = found.nulls.as_ref().map(|t| &t[i][j]);
+            let null = null
+                .map(|t| format!("  by chance {:.4} ± {:.4}, p = {:.2}", t.mean, t.sd, t.p))
+                .unwrap_or_default();
+            let (a, b) = (&found.row_labels[i], &found.column_labels[j]);
+            say!("{value:.6}{interval}{null}  {a}  {b}");
+        }
     }
     Ok(())
 }

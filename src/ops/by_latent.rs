@@ -10,9 +10,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_flex::FlexTensor;
-use cubecl::server::Handle;
 
-use super::{cube, flex};
+use super::{cube, flex, radix};
 use crate::wgsl;
 
 /// Entries of a sparse batch in the order of their latents, and within a latent in the order in
@@ -170,63 +169,16 @@ impl ByLatentOps for CubeBackend {
     }
 }
 
-/// Entries that one workgroup counts and places.
-const BLOCK: usize = 1024;
-/// Values of a digit, and threads of a workgroup.
-const DIGITS: usize = 256;
-
-/// Starts `[d_sae + 1]` and entries `[e]`.
+/// Starts `[d_sae + 1]` and entries `[e]`. `d_sae` itself stands for latents that are not below it.
 fn sorted(latents: CubeTensor, d_sae: usize) -> (CubeTensor, CubeTensor) {
-    let e = latents.shape()[0];
-    let made = || cube::output(&latents, [e], DType::I32);
-    let mut from = (latents.handle.clone(), made()); // the first pass reads no entries
-    let mut to = (made().handle, made());
-    for shift in (0..bits(d_sae)).step_by(8) {
-        pass(&latents, &from, &to, [e, d_sae, shift]);
-        std::mem::swap(&mut from, &mut to);
-        if shift == 0 {
-            to.0 = made().handle; // the given latents are not written
-        }
-    }
+    let (sorted, entries) = radix::sort(&latents, d_sae);
     let starts = cube::output(&latents, [d_sae + 1], DType::I32);
-    let sizes = cube::sizes(&latents, &[e, d_sae]);
+    let sizes = cube::sizes(&latents, &[latents.shape()[0], d_sae]);
     let kernel = wgsl::BY_LATENT_STARTS.kernel(&[]);
-    let groups = (d_sae + 1).div_ceil(DIGITS) as u64;
-    let buffers = vec![from.0, sizes, starts.handle.clone()];
+    let groups = (d_sae + 1).div_ceil(radix::DIGITS) as u64;
+    let buffers = vec![sorted, sizes, starts.handle.clone()];
     wgsl::launch(&latents.client, kernel, groups, buffers);
-    (starts, from.1)
-}
-
-/// Bits of the largest key: `d_sae` itself stands for latents that are not below it. At least one.
-fn bits(d_sae: usize) -> usize {
-    (usize::BITS - d_sae.leading_zeros()).max(1) as usize
-}
-
-/// Latents and entries in an order.
-type Order = (Handle, CubeTensor);
-
-/// Sorts by the digit from bit `shift` on, stably.
-fn pass(on: &CubeTensor, from: &Order, to: &Order, [e, d_sae, shift]: [usize; 3]) {
-    let blocks = e.div_ceil(BLOCK);
-    let counts = cube::output(on, [DIGITS * blocks], DType::U32).handle;
-    let sizes = cube::sizes(on, &[e, d_sae, shift, blocks]);
-    let launch = |shader: &'static wgsl::Shader, constants: &[_], groups, buffers| {
-        wgsl::launch(&on.client, shader.kernel(constants), groups, buffers);
-    };
-    let block = [("BLOCK", BLOCK as u32)];
-    let buffers = vec![from.0.clone(), sizes.clone(), counts.clone()];
-    launch(&wgsl::BY_LATENT_COUNT, &block, blocks as u64, buffers);
-    let length = cube::sizes(on, &[DIGITS * blocks]);
-    launch(&wgsl::BY_LATENT_SCAN, &[], 1, vec![counts.clone(), length]);
-    let buffers = vec![
-        from.0.clone(),
-        from.1.handle.clone(),
-        counts,
-        sizes,
-        to.0.clone(),
-        to.1.handle.clone(),
-    ];
-    launch(&wgsl::BY_LATENT_PLACE, &block, blocks as u64, buffers);
+    (starts, entries)
 }
 
 impl ByLatentOps for Flex {

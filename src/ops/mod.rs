@@ -12,6 +12,9 @@ mod flex;
 mod gated;
 mod jump_relu;
 mod masks;
+mod pair_sums;
+mod radix;
+mod rank;
 mod simd;
 mod sparse_decode;
 mod sparse_matmul_t;
@@ -25,6 +28,11 @@ pub use by_latent::{ByLatent, ByLatentOps, by_latent, by_latent_reference, rows_
 pub use encode_topk::{CHUNK, COLUMNS, Encode, EncodeTopkOps, encode_topk};
 pub use gated::{GatedOps, GatedOutputs, gated, gated_backward};
 pub use jump_relu::{JumpReluOps, Ste, jump_relu, jump_relu_backward};
+pub use pair_sums::{
+    PairForm, PairSums, PairSumsOps, PairTile, Pairs, pair_sums, pair_sums_reference,
+};
+pub use rank::{RankOps, rank, rank_reference};
+pub(crate) use rank::{ranks_f32, ranks_f64};
 pub use sparse_decode::{SparseDecodeOps, sparse_decode, sparse_dot};
 pub use sparse_matmul_t::{DENSE_FROM, LatentSums, SparseMatmulTOps, sparse_matmul_t};
 pub use topk::{TopkOps, topk, topk_reference};

@@ -13,6 +13,7 @@ use crate::sae::eval::{Reconstruction, Spliced};
 use crate::sae::features::{self, BARS, Feature};
 use crate::sae::session::{self, LogLine, RunInfo};
 use crate::sae::{Sae, format};
+use crate::similarity::{Interval, Kind, Null};
 
 /// File in which a comparison is kept: a list of [`Comparison`]s.
 pub const COMPARISON: &str = "compare.json";
@@ -24,6 +25,8 @@ pub const EVALUATION: &str = "eval.json";
 pub struct Comparison {
     /// The metric with its options.
     pub metric: String,
+    /// Whether larger values mean more or less alike.
+    pub kind: Kind,
     /// Rows it was computed on.
     pub rows: usize,
     /// Rows there were.
@@ -34,6 +37,12 @@ pub struct Comparison {
     pub column_labels: Vec<String>,
     /// `[left][right]`.
     pub values: Vec<Vec<f64>>,
+    /// What chance gives, `[left][right]`, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nulls: Option<Vec<Vec<Null>>>,
+    /// Intervals, `[left][right]`, if they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Vec<Vec<Interval>>>,
 }
 
 /// What an evaluation of an autoencoder found.

@@ -78,6 +78,13 @@ impl Axes {
         }
     }
 
+    /// The same rows in another order.
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        let z = Mat::from_fn(self.z.nrows(), self.z.ncols(), |i, j| self.z[(order[i], j)]);
+        let basis = self.basis.clone();
+        Self { z, basis }
+    }
+
     /// `Zxᵀ Zy`: the products of the two sides' scores, `[rx, ry]`.
     pub(super) fn cross(&self, other: &Self) -> Mat<f64> {
         self.z.transpose() * &other.z

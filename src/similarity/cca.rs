@@ -51,6 +51,10 @@ impl Family for Cca {
     async fn compare(self, a: &Axes, b: &Axes) -> Result<f64, Error> {
         self.value(&a.basis, &b.basis, a.cross(b).as_ref())
     }
+
+    fn reordered(kept: &Axes, order: &[usize]) -> Option<Axes> {
+        Some(kept.reordered(order))
+    }
 }
 
 impl Cca {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa};
 use crate::device::block_on;
@@ -33,6 +34,12 @@ pub(super) trait Family: Copy + fmt::Display {
 
     /// The value for two representations that were made ready for this metric, of equally many rows.
     async fn compare(self, a: &Self::Kept, b: &Self::Kept) -> Result<f64, Error>;
+
+    /// What is kept of the same rows in another order, where that costs less than to prepare them: row
+    /// `i` of the new is row `order[i]` of the old.
+    fn reordered(_kept: &Self::Kept, _order: &[usize]) -> Option<Self::Kept> {
+        None
+    }
 }
 
 /// What the values of a metric mean.
@@ -53,6 +60,8 @@ pub struct Facts {
     pub most_rows: Option<usize>,
     /// Whether both sides need equally many columns.
     pub equal_widths: bool,
+    /// Whether the value changes when both sides are put in another order: batches, folds, anchors.
+    pub rows_in_order: bool,
 }
 
 impl Facts {
@@ -66,6 +75,7 @@ impl Facts {
             fewest_rows,
             most_rows: None,
             equal_widths: false,
+            rows_in_order: false,
         }
     }
 
@@ -80,9 +90,11 @@ impl Facts {
 }
 
 /// Which way a metric counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Larger values mean more alike.
+    #[default]
     Similarity,
     /// Smaller values mean more alike.
     Distance,
@@ -137,6 +149,15 @@ macro_rules! families {
         #[derive(Clone, Debug)]
         pub(super) enum Kept {
             $($name(<$name as Family>::Kept),)*
+        }
+
+        impl Kept {
+            /// See [`Family::reordered`].
+            pub(super) fn reordered(&self, order: &[usize]) -> Option<Self> {
+                match self {
+                    $(Self::$name(kept) => <$name as Family>::reordered(kept, order).map(Self::$name),)*
+                }
+            }
         }
 
         $(impl From<$name> for Metric {

@@ -39,6 +39,7 @@ mod prepared;
 mod rank;
 mod rsa;
 mod tiles;
+mod uncertainty;
 
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
@@ -47,6 +48,8 @@ pub use metric::{Change, Facts, Kind, Metric};
 pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
+
+pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 
 use crate::device;
 

@@ -88,6 +88,19 @@ impl Prepared {
         self.metric.value(&self.kept, &other.kept).await
     }
 
+    /// The metric it was prepared for.
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// The same rows in another order, if that costs less than to prepare them again.
+    pub(super) fn reordered(&self, order: &[usize]) -> Option<Self> {
+        Some(Self {
+            kept: self.kept.reordered(order)?,
+            ..*self
+        })
+    }
+
     /// Both sides prepared and compared once.
     pub(super) async fn pair(
         x: &Tensor<2>,

@@ -24,6 +24,10 @@ pub static SHADERS: &[&Shader] = &[
     &CHUNK_SUMS,
     &GRAD_SQUARES,
     &ADAM_ROWS,
+    &PAIR_SUMS,
+    &FOLD,
+    &RANK_KEYS,
+    &RANK_WRITE,
 ];
 
 /// Floats as integers of the same order.
@@ -228,10 +232,11 @@ pub static CHUNK_SUMS: Shader = Shader {
     workgroup: [256, 1, 1],
 };
 
-/// Entries of a block of the sort behind [`ops::by_latent`](crate::ops::by_latent).
+/// Entries of a block of the sort behind [`ops::by_latent`](crate::ops::by_latent) and
+/// [`ops::rank`](crate::ops::rank()).
 const BLOCK: &[Constant] = &[Constant {
     name: "BLOCK",
-    allowed: &[1024],
+    allowed: &[1024, 8192],
 }];
 
 /// The first kernel of a pass of [`ops::by_latent`](crate::ops::by_latent).
@@ -381,4 +386,76 @@ pub static GRAD_SQUARES: Shader = Shader {
         writes("squares", "f32"),
     ],
     workgroup: [128, 1, 1],
+};
+
+/// Forms of a pair of rows that [`ops::pair_sums`](crate::ops::pair_sums) knows.
+const FORMS: &[u32] = &[0, 1, 2, 3, 4];
+
+/// The first kernel of [`ops::pair_sums`](crate::ops::pair_sums).
+pub static PAIR_SUMS: Shader = Shader {
+    file: "similarity/pair_sums.wgsl",
+    text: include_str!("../../shaders/similarity/pair_sums.wgsl"),
+    shared: &[],
+    constants: &[
+        Constant {
+            name: "FORM_A",
+            allowed: FORMS,
+        },
+        Constant {
+            name: "FORM_B",
+            allowed: FORMS,
+        },
+    ],
+    bindings: &[
+        reads("a", "f32"),
+        reads("b", "f32"),
+        reads("squares", "f32"),
+        reads("sizes", "u32"),
+        writes("by_row", "f32"),
+        writes("by_column", "f32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The second, repeated until one sum is left.
+pub static FOLD: Shader = Shader {
+    file: "similarity/fold.wgsl",
+    text: include_str!("../../shaders/similarity/fold.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("parts", "f32"),
+        reads("sizes", "u32"),
+        writes("sums", "f32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// What [`ops::rank`](crate::ops::rank()) sorts by.
+pub static RANK_KEYS: Shader = Shader {
+    file: "similarity/rank_keys.wgsl",
+    text: include_str!("../../shaders/similarity/rank_keys.wgsl"),
+    shared: &[ORDER],
+    constants: &[],
+    bindings: &[
+        reads("x", "u32"),
+        reads("sizes", "u32"),
+        writes("keys", "u32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The ranks of [`ops::rank`](crate::ops::rank()), once it has sorted.
+pub static RANK_WRITE: Shader = Shader {
+    file: "similarity/rank_write.wgsl",
+    text: include_str!("../../shaders/similarity/rank_write.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("keys", "u32"),
+        reads("entries", "u32"),
+        reads("sizes", "u32"),
+        writes("ranks", "i32"),
+    ],
+    workgroup: [256, 1, 1],
 };

@@ -18,6 +18,7 @@ mod encode_topk;
 mod gated;
 mod jump_relu;
 mod near;
+mod pair_sums;
 mod rows;
 #[path = "../shared/gpu.rs"]
 mod shared;

@@ -11,7 +11,9 @@ use inscape::similarity::{
 use proptest::prelude::*;
 
 mod common;
+mod every;
 mod papers;
+mod uncertainty;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 

@@ -1,1 +1,9 @@
 //! What papers claim of the metrics, on planted data and on small networks; a file a paper.
+
+#[path = "../../shared/digits.rs"]
+mod digits;
+#[allow(dead_code, reason = "shared with other suites")]
+#[path = "../../shared/draws.rs"]
+mod draws;
+#[allow(dead_code, reason = "each paper uses a part of it")]
+mod nets;
