@@ -13,7 +13,7 @@
 //! Features are centred before any product, so a constant added to a column changes nothing.
 //! Products run on the device; their squares are summed in f64 on the host.
 
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
 use super::host::{Real, Rows, Values, beside, sum, sum_range, working};
 use super::tiles::upper_triangle;
@@ -85,7 +85,7 @@ pub async fn linear_cka_async(
     Prepared::pair(x, y, Kernel::LinearCka(estimator)).await
 }
 
-/// What linear CKA keeps of one representation.
+/// What linear kernels need of one representation.
 #[derive(Clone, Debug)]
 pub(super) struct Features {
     /// Column-centred, `[n, d]`, on the device.
@@ -94,46 +94,68 @@ pub(super) struct Features {
     diagonal: Vec<f64>,
     /// Strict upper triangle of the Gram matrix, kept when `n < d`.
     gram: Option<Values>,
-    /// HSIC with itself, up to the scale that cancels.
+    /// `⟨K, K⟩`.
     own: f64,
+    /// What the features were multiplied by.
+    scale: f64,
+    /// Spacing of the numbers just above 1 in which the products were taken.
+    epsilon: f64,
 }
 
 impl Features {
-    pub(super) async fn prepare(x: &Tensor<2>, estimator: Estimator) -> Result<Self, Error> {
+    pub(super) async fn prepare(x: &Tensor<2>) -> Result<Self, Error> {
         match x.dtype() {
-            DType::F64 => Self::prepare_as::<f64>(x, estimator).await,
-            _ => Self::prepare_as::<f32>(&working(x), estimator).await,
+            DType::F64 => Self::prepare_as::<f64>(x).await,
+            _ => Self::prepare_as::<f32>(&working(x)).await,
         }
     }
 
-    async fn prepare_as<T: Real>(x: &Tensor<2>, estimator: Estimator) -> Result<Self, Error> {
-        let [n, d] = x.dims();
+    async fn prepare_as<T: Real>(x: &Tensor<2>) -> Result<Self, Error> {
         let (x, rows) = Rows::<T>::read(x.clone()).await?;
+        Self::of(&x, rows).await
+    }
+
+    /// Of each `batch` rows in order; the last may be shorter.
+    pub(super) async fn batches(x: &Tensor<2>, batch: usize) -> Result<Vec<Self>, Error> {
+        match x.dtype() {
+            DType::F64 => Self::batches_as::<f64>(x, batch).await,
+            _ => Self::batches_as::<f32>(&working(x), batch).await,
+        }
+    }
+
+    async fn batches_as<T: Real>(x: &Tensor<2>, batch: usize) -> Result<Vec<Self>, Error> {
+        let (x, rows) = Rows::<T>::read(x.clone()).await?;
+        let mut parts = Vec::with_capacity(rows.n.div_ceil(batch));
+        for start in (0..rows.n).step_by(batch) {
+            let n = batch.min(rows.n - start);
+            let part = Rows {
+                values: rows.values[start * rows.d..][..n * rows.d].to_vec(),
+                n,
+                ..rows
+            };
+            parts.push(Self::of(&x.clone().narrow(0, start, n), part).await?);
+        }
+        Ok(parts)
+    }
+
+    async fn of<T: Real>(x: &Tensor<2>, rows: Rows<T>) -> Result<Self, Error> {
+        let (n, d, scale) = (rows.n, rows.d, rows.scale);
         let mean = rows.column_means();
         let diagonal = rows.map(|row| {
             let centred = |j: usize| (row[j] - mean[j]).wide();
             sum_range(0..d, |j| centred(j) * centred(j))
         });
         drop(rows);
-        let centred = x.clone() - beside(mean, [1, d], &x);
         let mut new = Self {
-            centred,
+            centred: x.clone() - beside(mean, [1, d], x),
             diagonal,
             gram: None,
             own: 0.0,
+            scale,
+            epsilon: T::EPSILON,
         };
-        let own = new.own_product::<T>(n < d).await?;
-        new.own = hsic(own, &new.diagonal, &new.diagonal, estimator);
-        let floor = 64.0 * T::EPSILON * own;
-        match new.own > floor {
-            true => Ok(new),
-            false if own == 0.0 => Err(Error::Undefined {
-                why: "all its rows are equal",
-            }),
-            false => Err(Error::Undefined {
-                why: "its unbiased HSIC with itself is not positive",
-            }),
-        }
+        new.own = new.own_product::<T>(n < d).await?;
+        Ok(new)
     }
 
     /// `⟨K, K⟩`, through the Gram matrix (which is then kept) or through `Xcᵀ Xc`.
@@ -147,15 +169,87 @@ impl Features {
         Ok(product)
     }
 
-    pub(super) async fn compare(&self, other: &Self, estimator: Estimator) -> Result<f64, Error> {
-        let product = match (&self.gram, &other.gram) {
+    /// `⟨K, L⟩`.
+    pub(super) async fn product(&self, other: &Self) -> Result<f64, Error> {
+        match (&self.gram, &other.gram) {
             (Some(k), Some(l)) => {
-                2.0 * k.dot(l) + diagonal_product(&self.diagonal, &other.diagonal)
+                Ok(2.0 * k.dot(l) + diagonal_product(&self.diagonal, &other.diagonal))
             }
-            _ => square_of_pair(&self.centred, &other.centred).await?,
-        };
-        let hsic = hsic(product, &self.diagonal, &other.diagonal, estimator);
-        Ok(hsic / self.own.sqrt() / other.own.sqrt())
+            _ => Ok(square_of_pair(&self.centred, &other.centred).await?),
+        }
+    }
+
+    /// The two sides' HSIC, up to the scale that cancels in an alignment.
+    pub(super) async fn hsic(&self, other: &Self, estimator: Estimator) -> Result<f64, Error> {
+        let product = self.product(other).await?;
+        Ok(hsic(product, &self.diagonal, &other.diagonal, estimator))
+    }
+
+    /// The HSIC with itself; may be 0, and below if unbiased.
+    pub(super) fn own_hsic(&self, estimator: Estimator) -> f64 {
+        hsic(self.own, &self.diagonal, &self.diagonal, estimator)
+    }
+
+    /// What a difference of sums of this size may be by rounding alone.
+    pub(super) fn floor(&self, size: f64) -> f64 {
+        64.0 * self.epsilon * size
+    }
+
+    /// An error if the HSIC with itself is not above rounding.
+    pub(super) fn check(&self, estimator: Estimator) -> Result<(), Error> {
+        match self.own_hsic(estimator) > self.floor(self.own) {
+            true => Ok(()),
+            false if self.own == 0.0 => Err(Error::Undefined {
+                why: "all its rows are equal",
+            }),
+            false => Err(Error::Undefined {
+                why: "its unbiased HSIC with itself is not positive",
+            }),
+        }
+    }
+
+    pub(super) async fn compare(&self, other: &Self, estimator: Estimator) -> Result<f64, Error> {
+        let own = [self, other].map(|side| side.own_hsic(estimator).sqrt());
+        Ok(self.hsic(other, estimator).await? / own[0] / own[1])
+    }
+
+    pub(super) fn n(&self) -> usize {
+        self.diagonal.len()
+    }
+
+    /// The trace of `K`.
+    pub(super) fn trace(&self) -> f64 {
+        sum(self.n(), |i| self.diagonal[i])
+    }
+
+    /// `⟨K, K⟩`.
+    pub(super) fn own(&self) -> f64 {
+        self.own
+    }
+
+    /// `⟨K, L⟩` without the diagonals, given the whole.
+    pub(super) fn off_diagonal(&self, other: &Self, product: f64) -> f64 {
+        product - diagonal_product(&self.diagonal, &other.diagonal)
+    }
+
+    /// What every product of the two sides was multiplied by.
+    pub(super) fn factor(&self, other: &Self) -> f64 {
+        (self.scale * other.scale).powi(2)
+    }
+
+    /// The same rows in another order; none if the Gram matrix is held, which would be made anew.
+    pub(super) fn reordered(&self, order: &[usize]) -> Option<Self> {
+        if self.gram.is_some() {
+            return None;
+        }
+        let index: Vec<i32> = order.iter().map(|&i| i as i32).collect();
+        let index = TensorData::new(index, [order.len()]);
+        let index = Tensor::<1, Int>::from_data(index, &self.centred.device());
+        Some(Self {
+            centred: self.centred.clone().select(0, index),
+            diagonal: order.iter().map(|&i| self.diagonal[i]).collect(),
+            ..self.clone()
+        })
     }
 }
 

@@ -53,22 +53,34 @@ impl Window {
 }
 
 impl<T: Lane> Table<'_, T> {
-    /// The values at two places of the rising order, counted from 0, `p <= q`.
+    /// The values at two neighbouring places of the rising order, counted from 0, or at one twice.
     pub(super) async fn at(&self, places: [usize; 2]) -> Result<[T; 2], Error> {
+        let (p, next) = self.find(places).await?;
+        let q = match next {
+            Some(q) => q,
+            None => self.find([places[1]; 2]).await?.0,
+        };
+        Ok([p, q])
+    }
+
+    /// The value at the first place, and that at the second if it came to light as well.
+    async fn find(&self, places: [usize; 2]) -> Result<(T, Option<T>), Error> {
         let all = Window::over(0, T::MOST_KEY + 1);
         let mut window = match self {
             Self::Packed(_) => all,
-            Self::Tiled(source) => foretold(source, places).await?,
+            Self::Tiled(source) => foretold(source, places[0]).await?,
         };
         loop {
             let counts = self.count(window).await?;
             let [p, q] = places.map(|place| bin_of(&counts, place as u64));
-            window = match p == 0 || q > BINS {
-                true => all,
-                false if window.shift == 0 => {
-                    return Ok([p, q].map(|bin| T::of_key(window.key(bin))));
+            window = match p {
+                0 => all,
+                p if p > BINS => all,
+                p if window.shift > 0 => Window::over(window.key(p), window.key(p + 1)),
+                p => {
+                    let value = |bin: usize| T::of_key(window.key(bin));
+                    return Ok((value(p), (q <= BINS).then(|| value(q))));
                 }
-                false => Window::over(window.key(p), window.key(q + 1)),
             };
         }
     }
@@ -127,18 +139,17 @@ fn bin_of(counts: &[u64], place: u64) -> usize {
         .expect("a place among the values")
 }
 
-/// Where a sample of the rows says that the places lie.
-async fn foretold<T: Lane>(source: &Source<T>, places: [usize; 2]) -> Result<Window, Error> {
+/// Where a sample of the rows says that a place lies.
+async fn foretold<T: Lane>(source: &Source<T>, place: usize) -> Result<Window, Error> {
     let n = source.n();
     let mut sample = source.sample(SAMPLE.min(n)).await?;
-    sample.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
-    let pairs = (n * (n - 1) / 2) as f64;
+    sample.sort_unstable_by_key(|v| v.key());
+    let share = place as f64 / (n * (n - 1) / 2) as f64;
     let at = |share: f64| sample[(share.clamp(0.0, 1.0) * (sample.len() - 1) as f64) as usize];
-    let [from, to] = [
-        places[0] as f64 / pairs - OFF,
-        places[1] as f64 / pairs + OFF,
-    ];
-    Ok(Window::over(at(from).key(), at(to).key() + 1))
+    Ok(Window::over(
+        at(share - OFF).key(),
+        at(share + OFF).key() + 1,
+    ))
 }
 
 #[cfg(test)]

@@ -200,7 +200,9 @@ impl Pairs {
         let source = Source::new(&groups.distinct_rows(rows), &mean, form, like);
         let own = |form: Form, g: usize| form.of_equals(source.lengths[g]);
         let mut upper = groups.expand(source.upper().await?, |g| T::rounded(own(form, g)));
-        let form = form.settled(&Table::Packed(&upper), groups.of.len()).await?;
+        let form = form
+            .settled(&Table::Packed(&upper), groups.of.len())
+            .await?;
         if form != source.form {
             chunks_mut(&mut upper, 1 << 14, |_, values| form.of_squares(values));
         }
@@ -304,6 +306,59 @@ impl Pairs {
     pub(super) fn own_hsic(&self, estimator: Estimator) -> f64 {
         self.hsic(self, self.sums.squares, estimator)
     }
+
+    /// An error if the HSIC with itself is not above rounding. Errors of single values are independent, so
+    /// that centring leaves their squares; sums are in f64.
+    pub(super) fn check(&self, estimator: Estimator) -> Result<(), Error> {
+        let single = matches!(self.held, Held::Packed(Values::F32(_)) | Held::Narrow(_));
+        let epsilon = match single {
+            true => f64::from(f32::EPSILON),
+            false => f64::EPSILON,
+        };
+        let diagonal = match estimator {
+            Estimator::Biased => sum(self.n(), |i| self.diagonal[i] * self.diagonal[i]),
+            Estimator::Unbiased => 0.0,
+        };
+        let size = 2.0 * self.sums.squares + diagonal;
+        let floor = (64.0 * epsilon).powi(2).max(64.0 * f64::EPSILON);
+        match self.own_hsic(estimator) > floor * size {
+            true => Ok(()),
+            false => Err(Error::Undefined {
+                why: "all its rows are equal, or equally far from each other",
+            }),
+        }
+    }
+
+    /// The same rows in another order, if the pairs are kept.
+    pub(super) fn reordered(&self, order: &[usize]) -> Option<Self> {
+        let Held::Packed(values) = &self.held else {
+            return None;
+        };
+        let of = |values: &[f64]| order.iter().map(|&i| values[i]).collect();
+        Some(Self {
+            diagonal: of(&self.diagonal),
+            sums: Sums {
+                rows: of(&self.sums.rows),
+                ..self.sums.clone()
+            },
+            held: Held::Packed(unpack!(values, values => reordered(values, order))),
+        })
+    }
+}
+
+/// The packed triangle of the same rows in another order.
+fn reordered<T: Lane>(values: &[T], order: &[usize]) -> Values {
+    let n = order.len();
+    let place = |i: usize, j: usize| packed_row(n, i.min(j)).start + i.max(j) - i.min(j) - 1;
+    let part = |rows: Range<usize>| {
+        let row = |i: usize| {
+            order[i + 1..]
+                .iter()
+                .map(move |&j| values[place(order[i], j)])
+        };
+        rows.flat_map(row).collect::<Vec<T>>()
+    };
+    T::store(map_chunks(n, PART, part).concat())
 }
 
 /// The places of row `i` in the packed triangle of `n` rows.
@@ -360,7 +415,11 @@ impl<T: Lane> Source<T> {
     }
 
     /// The values of one block, `[r.len(), c.len()]`; those on and below the diagonal mean nothing.
-    pub(super) async fn tile(&self, r: &Range<usize>, c: &Range<usize>) -> Result<Vec<T>, device::Error> {
+    pub(super) async fn tile(
+        &self,
+        r: &Range<usize>,
+        c: &Range<usize>,
+    ) -> Result<Vec<T>, device::Error> {
         let rows = self.z.clone().narrow(0, r.start, r.len());
         let columns = self.z.clone().narrow(0, c.start, c.len());
         let mut values = device::read::<T, 2>(rows.matmul(columns.transpose())).await?;

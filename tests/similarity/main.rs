@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 mod common;
 mod every;
+mod kernel;
 mod papers;
 mod uncertainty;
 
