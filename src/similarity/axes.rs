@@ -118,7 +118,7 @@ pub(super) fn no_convergence() -> Error {
 }
 
 /// How many of the falling singular values count; an error if none is above 0.
-fn rank(s: &[f64]) -> Result<usize, Error> {
+pub(super) fn rank(s: &[f64]) -> Result<usize, Error> {
     let largest = s.first().copied().unwrap_or(0.0);
     match s.iter().take_while(|s| **s > NONE * largest).count() {
         0 => Err(Error::Undefined {

@@ -60,7 +60,7 @@ impl Family for Cca {
 impl Cca {
     /// The metric from what is left of two sides when their rows are gone: the two spectra, and the
     /// products `Zxᵀ Zy` of their scores.
-    fn value(self, a: &Basis, b: &Basis, cross: MatRef<'_, f64>) -> Result<f64, Error> {
+    pub(super) fn value(self, a: &Basis, b: &Basis, cross: MatRef<'_, f64>) -> Result<f64, Error> {
         let Self::Svcca { variance } = self;
         let rho = correlations(a, b, cross, [kept(&a.s, variance), kept(&b.s, variance)])?;
         Ok(rho.iter().sum::<f64>() / rho.len() as f64)

@@ -170,7 +170,7 @@ impl Features {
     }
 
     /// `⟨K, L⟩`.
-    pub(super) async fn product(&self, other: &Self) -> Result<f64, Error> {
+    async fn product(&self, other: &Self) -> Result<f64, Error> {
         match (&self.gram, &other.gram) {
             (Some(k), Some(l)) => {
                 Ok(2.0 * k.dot(l) + diagonal_product(&self.diagonal, &other.diagonal))
@@ -179,57 +179,41 @@ impl Features {
         }
     }
 
-    /// The two sides' HSIC, up to the scale that cancels in an alignment.
-    pub(super) async fn hsic(&self, other: &Self, estimator: Estimator) -> Result<f64, Error> {
-        let product = self.product(other).await?;
-        Ok(hsic(product, &self.diagonal, &other.diagonal, estimator))
+    /// What is left of two sides when their rows are gone.
+    pub(super) async fn moments(&self, other: &Self) -> Result<Moments, Error> {
+        let trace = |side: &Self| sum(side.n(), |i| side.diagonal[i]);
+        Ok(Moments {
+            n: self.n(),
+            products: [self.product(other).await?, self.own, other.own],
+            diagonals: [(self, other), (self, self), (other, other)]
+                .map(|(a, b)| diagonal_product(&a.diagonal, &b.diagonal)),
+            traces: [trace(self), trace(other)],
+        })
     }
 
-    /// The HSIC with itself; may be 0, and below if unbiased.
-    pub(super) fn own_hsic(&self, estimator: Estimator) -> f64 {
-        hsic(self.own, &self.diagonal, &self.diagonal, estimator)
-    }
-
-    /// What a difference of sums of this size may be by rounding alone.
-    pub(super) fn floor(&self, size: f64) -> f64 {
-        64.0 * self.epsilon * size
-    }
-
-    /// An error if the HSIC with itself is not above rounding.
-    pub(super) fn check(&self, estimator: Estimator) -> Result<(), Error> {
-        match self.own_hsic(estimator) > self.floor(self.own) {
-            true => Ok(()),
-            false if self.own == 0.0 => Err(Error::Undefined {
-                why: "all its rows are equal",
-            }),
-            false => Err(Error::Undefined {
-                why: "its unbiased HSIC with itself is not positive",
-            }),
+    /// Those of one side and itself.
+    pub(super) fn own_moments(&self) -> Moments {
+        let trace = sum(self.n(), |i| self.diagonal[i]);
+        Moments {
+            n: self.n(),
+            products: [self.own; 3],
+            diagonals: [diagonal_product(&self.diagonal, &self.diagonal); 3],
+            traces: [trace; 2],
         }
     }
 
-    pub(super) async fn compare(&self, other: &Self, estimator: Estimator) -> Result<f64, Error> {
-        let own = [self, other].map(|side| side.own_hsic(estimator).sqrt());
-        Ok(self.hsic(other, estimator).await? / own[0] / own[1])
+    /// An error if a metric cannot divide by the HSIC with itself.
+    pub(super) fn check(&self, estimator: Estimator) -> Result<(), Error> {
+        self.own_moments().check(estimator, self.floor())
+    }
+
+    /// The share of a sum that may be rounding.
+    pub(super) fn floor(&self) -> f64 {
+        64.0 * self.epsilon
     }
 
     pub(super) fn n(&self) -> usize {
         self.diagonal.len()
-    }
-
-    /// The trace of `K`.
-    pub(super) fn trace(&self) -> f64 {
-        sum(self.n(), |i| self.diagonal[i])
-    }
-
-    /// `⟨K, K⟩`.
-    pub(super) fn own(&self) -> f64 {
-        self.own
-    }
-
-    /// `⟨K, L⟩` without the diagonals, given the whole.
-    pub(super) fn off_diagonal(&self, other: &Self, product: f64) -> f64 {
-        product - diagonal_product(&self.diagonal, &other.diagonal)
     }
 
     /// What every product of the two sides was multiplied by.
@@ -253,14 +237,75 @@ impl Features {
     }
 }
 
-/// HSIC of two linear kernels of centred features, up to the scale that cancels in CKA.
-fn hsic(product: f64, k: &[f64], l: &[f64], estimator: Estimator) -> f64 {
-    if estimator == Estimator::Biased {
-        return product;
+/// Sums over two Gram matrices `K` and `L` of centred features: all that linear kernels are compared by.
+/// Threes are for the two sides, the left with itself, and the right with itself.
+#[derive(Clone, Debug)]
+pub(super) struct Moments {
+    /// Number of rows.
+    pub(super) n: usize,
+    /// `⟨K, L⟩`.
+    pub(super) products: [f64; 3],
+    /// `Σ kᵢᵢ lᵢᵢ`.
+    pub(super) diagonals: [f64; 3],
+    /// `tr K` and `tr L`.
+    pub(super) traces: [f64; 2],
+}
+
+impl Moments {
+    /// Those of one side (0 or 1) and itself.
+    pub(super) fn own(&self, side: usize) -> Self {
+        Self {
+            n: self.n,
+            products: [self.products[side + 1]; 3],
+            diagonals: [self.diagonals[side + 1]; 3],
+            traces: [self.traces[side]; 2],
+        }
     }
-    let n = k.len() as f64;
-    let (total_k, total_l) = (sum(k.len(), |i| k[i]), sum(l.len(), |i| l[i]));
-    product - n / (n - 2.0) * diagonal_product(k, l) + total_k * total_l / ((n - 1.0) * (n - 2.0))
+
+    /// HSIC, up to the scale that cancels in CKA.
+    pub(super) fn hsic(&self, estimator: Estimator) -> [f64; 3] {
+        if estimator == Estimator::Biased {
+            return self.products;
+        }
+        let n = self.n as f64;
+        let [k, l] = self.traces;
+        let traces = [k * l, k * k, l * l];
+        std::array::from_fn(|i| {
+            let total = traces[i] / ((n - 1.0) * (n - 2.0));
+            self.products[i] - n / (n - 2.0) * self.diagonals[i] + total
+        })
+    }
+
+    pub(super) fn cka(&self, estimator: Estimator) -> f64 {
+        let [both, left, right] = self.hsic(estimator);
+        both / left.sqrt() / right.sqrt()
+    }
+
+    /// The cosine of the Gram matrices without their diagonals.
+    pub(super) fn rv2(&self) -> Result<f64, Error> {
+        let [both, left, right] = std::array::from_fn(|i| self.products[i] - self.diagonals[i]);
+        let orthogonal = left <= 1e-12 * self.products[1] || right <= 1e-12 * self.products[2];
+        match orthogonal {
+            false => Ok(both / f64::sqrt(left) / f64::sqrt(right)),
+            true => Err(Error::Undefined {
+                why: "its rows are orthogonal: nothing is left without the diagonal",
+            }),
+        }
+    }
+
+    /// An error if the left side's HSIC with itself is not above this share of its parts.
+    pub(super) fn check(&self, estimator: Estimator, floor: f64) -> Result<(), Error> {
+        let (own, whole) = (self.hsic(estimator)[1], self.products[1]);
+        match own > floor * whole {
+            true => Ok(()),
+            false if whole == 0.0 => Err(Error::Undefined {
+                why: "all its rows are equal",
+            }),
+            false => Err(Error::Undefined {
+                why: "its unbiased HSIC with itself is not positive",
+            }),
+        }
+    }
 }
 
 fn diagonal_product(k: &[f64], l: &[f64]) -> f64 {

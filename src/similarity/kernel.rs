@@ -5,7 +5,7 @@ use std::fmt;
 use burn::tensor::Tensor;
 
 use super::axes::Axes;
-use super::cka::{Estimator, Features};
+use super::cka::{Estimator, Features, Moments};
 use super::hsic::hsic_scale;
 use super::metric::{Change, Facts, Family, Options};
 use super::pairs::{Form, Pairs};
@@ -300,7 +300,7 @@ impl Family for Kernel {
             )),
             RowsAs::Axes { centre, top } => {
                 let axes = Axes::prepare(x, centre).await?;
-                subspace::check(&axes, top)?;
+                subspace::check(&axes.basis, top)?;
                 Ok(Kept::Axes(Box::new(axes)))
             }
         }
@@ -308,7 +308,13 @@ impl Family for Kernel {
 
     async fn compare(self, a: &Kept, b: &Kept) -> Result<f64, Error> {
         match (a, b) {
-            (Kept::Features(a), Kept::Features(b)) => self.of_features(a, b).await,
+            (Kept::Features(a), Kept::Features(b)) => {
+                let value = self.of_moments(&a.moments(b).await?)?;
+                match self {
+                    Self::Hsic { .. } => Ok(value / a.factor(b)),
+                    _ => Ok(value),
+                }
+            }
             (Kept::Pairs(a), Kept::Pairs(b)) => self.of_pairs(a, b).await,
             (Kept::Batches(a), Kept::Batches(b)) => minibatch::compare(a, b).await,
             (Kept::Axes(a), Kept::Axes(b)) => self.of_axes(a, b),
@@ -364,7 +370,7 @@ impl Kernel {
     }
 
     /// The estimator of the self-HSIC that the metric divides by.
-    fn divides_by(self) -> Option<Estimator> {
+    pub(super) fn divides_by(self) -> Option<Estimator> {
         match self {
             Self::LinearCka(estimator)
             | Self::CkaAngular(estimator)
@@ -392,17 +398,20 @@ impl Kernel {
         }
     }
 
-    async fn of_features(self, a: &Features, b: &Features) -> Result<f64, Error> {
+    /// The metric from sums over linear kernels; an error for those that need more.
+    pub(super) fn of_moments(self, moments: &Moments) -> Result<f64, Error> {
         match self {
-            Self::LinearCka(estimator) => a.compare(b, estimator).await,
-            Self::CkaAngular(estimator) => Ok(angle(a.compare(b, estimator).await?)),
-            Self::Hsic { estimator, .. } => {
-                let hsic = a.hsic(b, estimator).await?;
-                Ok(hsic / a.factor(b) / hsic_scale(a.n(), estimator))
-            }
-            Self::Rv2 => rv2(a, b, a.product(b).await?),
-            Self::Ensd(form) => form.value(a, b, a.product(b).await?),
-            _ => unreachable!("the other metrics keep something else"),
+            Self::LinearCka(estimator) => Ok(moments.cka(estimator)),
+            Self::CkaAngular(estimator) => Ok(angle(moments.cka(estimator))),
+            Self::Hsic {
+                estimator,
+                sigma: None,
+            } => Ok(moments.hsic(estimator)[0] / hsic_scale(moments.n, estimator)),
+            Self::Rv2 => moments.rv2(),
+            Self::Ensd(form) => form.value(moments),
+            _ => Err(Error::Undefined {
+                why: "the metric needs the rows themselves",
+            }),
         }
     }
 
@@ -425,7 +434,9 @@ impl Kernel {
 
     fn of_axes(self, a: &Axes, b: &Axes) -> Result<f64, Error> {
         match self {
-            Self::SubspaceOverlap { top } => Ok(subspace::overlap(a, b, top)),
+            Self::SubspaceOverlap { top } => {
+                subspace::overlap(&a.basis, &b.basis, a.cross(b).as_ref(), top)
+            }
             Self::Grassmann { top } => subspace::grassmann(a, b, top),
             _ => Ok(subspace::eigenspace_overlap(a, b)),
         }
@@ -436,24 +447,13 @@ fn angle(cosine: f64) -> f64 {
     cosine.clamp(-1.0, 1.0).acos()
 }
 
-/// The product of the Gram matrices without their diagonals, over the two lengths.
-fn rv2(a: &Features, b: &Features, product: f64) -> Result<f64, Error> {
-    let own = [a, b].map(|side| side.off_diagonal(side, side.own()) / side.own());
-    if own.iter().any(|&own| own <= 1e-12) {
-        return Err(Error::Undefined {
-            why: "its rows are orthogonal: nothing is left without the diagonal",
-        });
-    }
-    let lengths = (own[0] * own[1] * a.own()).sqrt() * b.own().sqrt();
-    Ok(a.off_diagonal(b, product) / lengths)
-}
-
 impl Ensd {
-    fn value(self, a: &Features, b: &Features, product: f64) -> Result<f64, Error> {
-        let traces = a.trace() * b.trace();
+    fn value(self, moments: &Moments) -> Result<f64, Error> {
+        let [both, left, right] = moments.products;
+        let traces = moments.traces[0] * moments.traces[1];
         match self {
-            Self::Shared => Ok(traces / a.own() * (product / b.own())),
-            Self::Ratio if product > 0.0 => Ok(traces / product),
+            Self::Shared => Ok(traces / left * (both / right)),
+            Self::Ratio if both > 0.0 => Ok(traces / both),
             Self::Ratio => Err(Error::Undefined {
                 why: "the two sides share no direction",
             }),

@@ -70,8 +70,9 @@ pub(super) async fn prepare(
     let mut batches = Features::batches(x, batch).await?;
     let fewest = if drop_last { batch } else { FEWEST };
     batches.retain(|batch| batch.n() >= fewest);
-    let largest = batches.iter().map(Features::own).sum::<f64>();
-    match own(&batches) > batches[0].floor(largest) {
+    let whole: f64 = batches.iter().map(|b| own(b, Estimator::Biased)).sum();
+    let unbiased: f64 = batches.iter().map(|b| own(b, Estimator::Unbiased)).sum();
+    match unbiased > batches[0].floor() * whole {
         true => Ok(batches),
         false => Err(Error::Undefined {
             why: "its unbiased HSIC with itself is not positive",
@@ -79,20 +80,20 @@ pub(super) async fn prepare(
     }
 }
 
-/// Sum of the batches' HSICs with themselves.
-fn own(batches: &[Features]) -> f64 {
-    let hsic = |b: &Features| b.own_hsic(Estimator::Unbiased) / scale(b);
-    batches.iter().map(hsic).sum()
-}
-
-fn scale(batch: &Features) -> f64 {
-    hsic_scale(batch.n(), Estimator::Unbiased)
+/// The HSIC of a batch with itself, over what makes batches of different sizes one another's equal.
+fn own(batch: &Features, estimator: Estimator) -> f64 {
+    let [own, ..] = batch.own_moments().hsic(estimator);
+    own / hsic_scale(batch.n(), Estimator::Unbiased)
 }
 
 pub(super) async fn compare(a: &[Features], b: &[Features]) -> Result<f64, Error> {
-    let mut sum = 0.0;
+    let mut sums = [0.0; 3];
     for (a, b) in a.iter().zip(b) {
-        sum += a.hsic(b, Estimator::Unbiased).await? / scale(a);
+        let hsic = a.moments(b).await?.hsic(Estimator::Unbiased);
+        let scale = hsic_scale(a.n(), Estimator::Unbiased);
+        sums.iter_mut()
+            .zip(hsic)
+            .for_each(|(sum, h)| *sum += h / scale);
     }
-    Ok(sum / own(a).sqrt() / own(b).sqrt())
+    Ok(sums[0] / sums[1].sqrt() / sums[2].sqrt())
 }

@@ -42,6 +42,7 @@ mod prepared;
 mod rank;
 mod rbf;
 mod rsa;
+mod stream;
 mod subspace;
 mod tiles;
 mod uncertainty;
@@ -57,6 +58,7 @@ pub use prepared::{Prepared, matrix, matrix_async};
 pub use rbf::{Sigma, distance_correlation, distance_correlation_async, rbf_cka, rbf_cka_async};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
 
+pub use stream::Streamed;
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 
 use crate::device;

@@ -3,11 +3,11 @@
 use faer::{Mat, MatRef};
 
 use super::Error;
-use super::axes::{Axes, no_convergence};
+use super::axes::{Axes, Basis, no_convergence};
 
 /// An error if there are fewer than `top` directions.
-pub(super) fn check(axes: &Axes, top: usize) -> Result<(), Error> {
-    match axes.basis.s.len() >= top {
+pub(super) fn check(basis: &Basis, top: usize) -> Result<(), Error> {
+    match basis.s.len() >= top {
         true => Ok(()),
         false => Err(Error::Undefined {
             why: "it has fewer principal components than are asked for",
@@ -34,10 +34,17 @@ pub(super) fn eigenspace_overlap(a: &Axes, b: &Axes) -> f64 {
     squared(cosines.as_ref()) / a.basis.d.max(b.basis.d) as f64
 }
 
-/// Mean squared cosine of the principal angles.
-pub(super) fn overlap(a: &Axes, b: &Axes, top: usize) -> f64 {
-    let (u, v) = (leading(a, top), leading(b, top));
-    squared((u.transpose() * &v).as_ref()) / top as f64
+/// Mean squared cosine of the principal angles, from the products of the scores.
+pub(super) fn overlap(
+    a: &Basis,
+    b: &Basis,
+    cross: MatRef<'_, f64>,
+    top: usize,
+) -> Result<f64, Error> {
+    check(a, top)?;
+    check(b, top)?;
+    let cosines = Mat::from_fn(top, top, |i, j| cross[(i, j)] / (a.s[i] * b.s[j]));
+    Ok(squared(cosines.as_ref()) / top as f64)
 }
 
 /// Root of the summed squares of the principal angles. An angle below 45° is taken from its sine, the
