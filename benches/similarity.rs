@@ -1,4 +1,5 @@
 //! Similarity metrics at N = 5,000, D = 1,024 on both sides, and a matrix of layers.
+//! `peers/similarity.py` takes the same from the public Python tools.
 //!
 //! `INSCAPE_METRICS_N` and `INSCAPE_METRICS_D` change the size. Items are rows. Each run prepares
 //! both sides and compares them; the result is on the host before the clock stops.
@@ -42,10 +43,15 @@ fn layer(n: usize, d: usize, seed: u64) -> Tensor<2> {
 #[divan::bench(sample_count = 10, sample_size = 1, args = [
     "linear_cka[biased]",
     "linear_cka[unbiased]",
+    "rbf_cka[biased]",
+    "distance_correlation[biased]",
     "rsa[rdm=correlation,by=spearman]",
+    "rsa[rdm=correlation,by=pearson]",
     "svcca[variance=0.99]",
+    "procrustes",
     "mutual_knn[k=10,by=cosine]",
     "mutual_knn[k=10,by=euclidean]",
+    "cknna[unbiased,k=10]",
 ])]
 fn pair(bencher: Bencher, name: &str) {
     let (n, d) = (

@@ -9,9 +9,12 @@ use super::{DeviceOption, Failure, bar, print_json};
 use crate::Device;
 use crate::capture::paired_rows;
 use crate::capture::store::{Source, Store, write_whole};
+use crate::device::{block_on, read};
 use crate::hook::matches;
-use crate::report::{COMPARISON, Comparison, split_labels};
-use crate::similarity::{self, Baseline, Interval, Metric, Null, bootstrap, matrix, null};
+use crate::report::{COMPARISON, Comparison, Heatmap, RDMS, split_labels};
+use crate::similarity::{
+    self, Baseline, Channels, Flatten, Interval, Metric, Null, Rdm, Rdms, bootstrap, matrix, null,
+};
 
 /// Share of intervals that hold the true value.
 const LEVEL: f64 = 0.95;
@@ -41,6 +44,12 @@ pub(super) struct Options {
     /// Of a store directory, only the hooks that match.
     #[arg(long, default_value = "*")]
     hooks: String,
+    /// How tensors `[n, t, d]` and `[n, c, h, w]` become rows: features, positions, mean, first, last.
+    #[arg(long, value_name = "RULE")]
+    flatten: Option<Flatten>,
+    /// With --out: also picture how unlike this many of the rows are, evenly drawn, for each side.
+    #[arg(long, value_name = "ROWS", default_value_t = 0, requires = "out")]
+    rdm: usize,
     /// Use at most this many rows, drawn without replacement.
     #[arg(long, default_value_t = 5000, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_rows: usize,
@@ -104,9 +113,9 @@ impl Asked {
 }
 
 /// The sources that a spelling names: one, or every hook of a store.
-fn open(spec: &str, hooks: &str) -> Result<Vec<Source>, Failure> {
+fn open(spec: &str, hooks: &str, flatten: Option<Flatten>) -> Result<Vec<Source>, Failure> {
     if !std::path::Path::new(spec).is_dir() {
-        return Ok(vec![Source::open(spec)?]);
+        return Ok(vec![one(spec, flatten)?]);
     }
     let store = std::sync::Arc::new(Store::open(spec)?);
     let wanted: Vec<&str> = store
@@ -127,6 +136,33 @@ fn open(spec: &str, hooks: &str) -> Result<Vec<Source>, Failure> {
         .into_iter()
         .map(|name| Ok(Source::hook(&store, name)?))
         .collect()
+}
+
+/// One matrix, or a tensor of more axes laid out by the rule.
+fn one(spec: &str, flatten: Option<Flatten>) -> Result<Source, Failure> {
+    let (source, shape) = Source::nested(spec)?;
+    let Some(rule) = flatten.filter(|_| shape.len() > 2) else {
+        return match shape.len() {
+            2 => Ok(source),
+            _ => Err(format!(
+                "{}: has shape {shape:?}; say with --flatten how it becomes rows: {}",
+                source.name(),
+                Flatten::ALL.map(|rule| rule.to_string()).join(", ")
+            )
+            .into()),
+        };
+    };
+    let mut values = Vec::new();
+    source.read_rows(0..source.rows(), &mut values)?;
+    let data = TensorData::new(values, shape.clone());
+    let cpu = Device::cpu();
+    let rows = match shape.len() {
+        3 => rule.tokens(Tensor::from_data(data, cpu.tensor())),
+        _ => rule.maps(Tensor::from_data(data, cpu.tensor())),
+    };
+    let width = rows.dims()[1];
+    let values = block_on(read::<f32, 2>(rows))?;
+    Ok(Source::memory(source.name(), values, width))
 }
 
 fn tensor(rows: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
@@ -230,6 +266,53 @@ fn each_pair<R>(
     Ok(Some(found))
 }
 
+/// How unlike some of the rows are in each source: correlation distances by rank, as a share of all.
+fn pictures(
+    sources: &[Source],
+    most: usize,
+    asked: Asked,
+    device: &Device,
+) -> Result<Vec<Heatmap>, Failure> {
+    let rows = paired_rows(sources, most.max(3), asked.seed)?;
+    let picture = |(rows, source): (Vec<f32>, &Source)| {
+        let x = tensor(rows, source.width(), device);
+        let n = x.dims()[0];
+        let rdm = Rdms::of(&[x], Rdm::Correlation, Channels::Sum)
+            .map_err(|e| format!("{}: {e}", source.name()))?;
+        let labels: Vec<String> = (0..n).map(|i| i.to_string()).collect();
+        Ok(Heatmap {
+            title: source.name().to_string(),
+            metric: "correlation distance, by rank from the nearest pair to the farthest".into(),
+            note: Some(format!("{n} of {} rows", source.rows())),
+            row_labels: labels.clone(),
+            column_labels: labels,
+            values: by_rank(rdm.triangle(0), n),
+            range: Some((0.0, 1.0)),
+            ..Heatmap::default()
+        })
+    };
+    rows.into_iter().zip(sources).map(picture).collect()
+}
+
+/// The square matrix of the ranks of an upper triangle, 0 to 1; the diagonal is 0.
+fn by_rank(triangle: &[f64], n: usize) -> Vec<Vec<f64>> {
+    let mut order: Vec<usize> = (0..triangle.len()).collect();
+    order.sort_by(|&a, &b| triangle[a].total_cmp(&triangle[b]));
+    let mut share = vec![0.0; triangle.len()];
+    let last = (order.len() - 1).max(1) as f64;
+    for (rank, &at) in order.iter().enumerate() {
+        share[at] = rank as f64 / last;
+    }
+    let at = |i: usize, j: usize| share[i * (2 * n - i - 1) / 2 + j - i - 1];
+    let cell = |i: usize, j: usize| match i == j {
+        true => 0.0,
+        false => at(i.min(j), i.max(j)),
+    };
+    (0..n)
+        .map(|i| (0..n).map(|j| cell(i, j)).collect())
+        .collect()
+}
+
 impl Options {
     fn metrics(&self) -> (Vec<Metric>, bool) {
         let all = self.metric.iter().any(|m| matches!(m, Choice::All));
@@ -258,11 +341,11 @@ impl Options {
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
-    let mut left = open(&options.a, &options.hooks)?;
+    let mut left = open(&options.a, &options.hooks, options.flatten)?;
     let mut right = options
         .b
         .as_ref()
-        .map_or(Ok(Vec::new()), |b| open(b, &options.hooks))?;
+        .map_or(Ok(Vec::new()), |b| open(b, &options.hooks, options.flatten))?;
     if options.matrix {
         left.append(&mut right);
     }
@@ -272,6 +355,11 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if let Some(out) = &options.out {
         std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
         write_whole(&out.join(COMPARISON), &serde_json::to_vec_pretty(&found)?)?;
+        if options.rdm > 0 {
+            left.append(&mut right);
+            let pictures = pictures(&left, options.rdm, options.asked(), &device)?;
+            write_whole(&out.join(RDMS), &serde_json::to_vec_pretty(&pictures)?)?;
+        }
     }
     if options.json {
         print_json(&found)

@@ -25,6 +25,10 @@ pub struct Report {
     pub densities: Vec<DensityHistogram>,
     /// Similarity matrices.
     pub heatmaps: Vec<Heatmap>,
+    /// Representations as points, the nearer the more alike.
+    pub maps: Vec<Map>,
+    /// Dissimilarities of the rows of one representation each.
+    pub rdms: Vec<Heatmap>,
     /// Feature cards, one set per autoencoder.
     pub features: Vec<FeatureSet>,
 }
@@ -40,6 +44,8 @@ impl Default for Report {
             curves: Vec::new(),
             densities: Vec::new(),
             heatmaps: Vec::new(),
+            maps: Vec::new(),
+            rdms: Vec::new(),
             features: Vec::new(),
         }
     }
@@ -229,6 +235,22 @@ pub struct Heatmap {
     pub range: Option<(f64, f64)>,
     /// A sentence below the title.
     pub note: Option<String>,
+}
+
+/// Many representations as points of a plane, by how far each is from each.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Map {
+    /// What is compared, such as `MiniLM, layer by layer`.
+    pub title: String,
+    /// Metric, a distance.
+    pub metric: String,
+    /// One label per point. A part that all labels share is shown once.
+    pub labels: Vec<String>,
+    /// Where the points are.
+    pub places: Vec<(f64, f64)>,
+    /// Share of the squared distances that the plane shows, `0..=1`.
+    pub shown: f64,
 }
 
 /// Feature cards of one autoencoder.

@@ -13,10 +13,12 @@ use crate::sae::eval::{Reconstruction, Spliced};
 use crate::sae::features::{self, BARS, Feature};
 use crate::sae::session::{self, LogLine, RunInfo};
 use crate::sae::{Sae, format};
-use crate::similarity::{Interval, Kind, Null};
+use crate::similarity::{Interval, Kind, Null, mds};
 
 /// File in which a comparison is kept: a list of [`Comparison`]s.
 pub const COMPARISON: &str = "compare.json";
+/// File in which pictures of the rows' dissimilarities are kept: a list of [`Heatmap`]s.
+pub const RDMS: &str = "rdms.json";
 /// File in an autoencoder's directory in which its evaluation is kept: an [`Evaluated`].
 pub const EVALUATION: &str = "eval.json";
 
@@ -102,11 +104,13 @@ impl Gather<'_> {
                 found = true;
             }
             if dir.join(COMPARISON).exists() {
-                report.heatmaps.extend(
-                    read::<Vec<Comparison>>(&dir.join(COMPARISON))?
-                        .into_iter()
-                        .map(heatmap),
-                );
+                let kept = read::<Vec<Comparison>>(&dir.join(COMPARISON))?;
+                report.maps.extend(kept.iter().filter_map(map));
+                report.heatmaps.extend(kept.into_iter().map(heatmap));
+                found = true;
+            }
+            if dir.join(RDMS).exists() {
+                report.rdms.extend(read::<Vec<Heatmap>>(&dir.join(RDMS))?);
                 found = true;
             }
             if !found {
@@ -372,18 +376,49 @@ fn density(name: &str, found: &Evaluated) -> DensityHistogram {
     }
 }
 
+fn title(found: &Comparison) -> String {
+    let sides = (
+        split_labels(&found.row_labels).0,
+        split_labels(&found.column_labels).0,
+    );
+    match sides {
+        (Some(a), Some(b)) if a != b => format!("{a} and {b}"),
+        (Some(a), _) => format!("Within {a}"),
+        _ if found.row_labels == found.column_labels => "Within one set".into(),
+        _ => "Between two sets".into(),
+    }
+}
+
+/// A map of what was compared with itself by a distance; two points make none.
+fn map(found: &Comparison) -> Option<Map> {
+    let same = found.row_labels == found.column_labels && found.row_labels.len() > 2;
+    if !same || found.kind != Kind::Distance {
+        return None;
+    }
+    let placed = mds(&found.values, 2).ok()?;
+    let place = |p: &Vec<f64>| (p[0], p[1]);
+    Some(Map {
+        title: title(found),
+        metric: found.metric.clone(),
+        labels: found.row_labels.clone(),
+        places: placed.coordinates.iter().map(place).collect(),
+        shown: placed.shown,
+    })
+}
+
 fn heatmap(found: Comparison) -> Heatmap {
+    let title = title(&found);
     let (rows, row_labels) = split_labels(&found.row_labels);
     let (columns, column_labels) = split_labels(&found.column_labels);
     let same = found.row_labels == found.column_labels;
     let owned = |labels: Vec<&str>| labels.into_iter().map(str::to_owned).collect();
+    let unit = found
+        .values
+        .iter()
+        .flatten()
+        .all(|v| (0.0..=1.0).contains(v));
     Heatmap {
-        title: match (rows, columns) {
-            (Some(a), Some(b)) if a != b => format!("{a} and {b}"),
-            (Some(a), _) => format!("Within {a}"),
-            _ if same => "Within one set".into(),
-            _ => "Between two sets".into(),
-        },
+        title,
         metric: found.metric,
         note: Some(format!("{} of {} rows", found.rows, found.of_rows)),
         rows: rows.filter(|_| !same).map(str::to_owned),
@@ -391,7 +426,7 @@ fn heatmap(found: Comparison) -> Heatmap {
         row_labels: owned(row_labels),
         column_labels: owned(column_labels),
         values: found.values,
-        range: Some((0.0, 1.0)),
+        range: (unit && found.kind == Kind::Similarity).then_some((0.0, 1.0)),
     }
 }
 

@@ -43,11 +43,11 @@ use crate::capture::store::write_whole;
 use crate::sae;
 
 pub use data::{
-    DensityHistogram, Evaluation, FeatureCard, FeatureSet, Heatmap, Histogram, Report, RunHeader,
-    Setting, Snippet, TokenActivation, TokenLogit, TrainingCurve, TrainingPoint,
+    DensityHistogram, Evaluation, FeatureCard, FeatureSet, Heatmap, Histogram, Map, Report,
+    RunHeader, Setting, Snippet, TokenActivation, TokenLogit, TrainingCurve, TrainingPoint,
 };
 
-pub use gather::{COMPARISON, Comparison, EVALUATION, Evaluated, Gather, split_labels};
+pub use gather::{COMPARISON, Comparison, EVALUATION, Evaluated, Gather, RDMS, split_labels};
 
 /// What can go wrong with a report.
 #[derive(Debug, thiserror::Error)]

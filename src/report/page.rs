@@ -25,7 +25,8 @@ pub fn document(report: &Report) -> String {
         evaluation::evaluation(&report.evaluations),
         training::training(&report.curves),
         density::densities(&report.densities),
-        similarity::similarity(&report.heatmaps),
+        similarity::similarity(&report.heatmaps, &report.maps),
+        similarity::rdms(&report.rdms),
         cards::features(&report.features),
     ]
     .into_iter()

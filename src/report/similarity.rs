@@ -1,28 +1,59 @@
 //! Similarity matrices as heatmaps and tables.
 
-use super::data::Heatmap;
+use super::data::{Heatmap, Map};
 use super::page::Section;
 use super::svg;
 use super::table::{folded, table};
 use super::text::{decimals, esc};
 
-/// Heatmaps, side by side where there is room.
-pub fn similarity(maps: &[Heatmap]) -> Option<Section> {
-    let figures = maps.iter().enumerate();
-    let body: String = figures.filter_map(|(i, m)| heatmap(i + 1, m)).collect();
+/// Heatmaps, side by side where there is room, and maps of what they compare.
+pub fn similarity(tables: &[Heatmap], maps: &[Map]) -> Option<Section> {
+    let tables = tables.iter().enumerate();
+    let table = |(i, m)| heatmap(&format!("similarity-{}", i + 1), m, true);
+    let mut body: String = tables.filter_map(table).collect();
+    let maps = maps.iter().enumerate();
+    body.extend(maps.filter_map(|(i, m)| map(&format!("map-{}", i + 1), m)));
+    section("similarity", "Similarity", body)
+}
+
+/// How unlike the rows of each representation are, as pictures without their numbers.
+pub fn rdms(pictures: &[Heatmap]) -> Option<Section> {
+    let pictures = pictures.iter().enumerate();
+    let picture = |(i, m)| heatmap(&format!("rdm-{}", i + 1), m, false);
+    let body = pictures.filter_map(picture).collect();
+    section("rdms", "Dissimilarities of rows", body)
+}
+
+fn section(id: &'static str, title: &'static str, body: String) -> Option<Section> {
     (!body.is_empty()).then(|| Section {
-        id: "similarity",
-        title: "Similarity",
+        id,
+        title,
         count: None,
         body: format!("<div class=\"maps\">\n{body}</div>\n"),
     })
 }
 
-fn heatmap(number: usize, map: &Heatmap) -> Option<String> {
+fn map(id: &str, map: &Map) -> Option<String> {
+    let (names, part) = shorten(&map.labels);
+    let drawing = svg::map(&format!("{id}-svg"), map, &names)?;
+    let (title, metric) = (esc(&map.title), esc(&map.metric));
+    let part = part.map(|p| format!("<small>Points: {}</small>", esc(&p)));
+    let part = part.unwrap_or_default();
+    Some(format!(
+        "<article class=\"broad\">\n<h3 id=\"{id}\">{title}</h3>\n\
+         <p class=\"note\">Classical scaling: the nearer two points, the smaller their distance.</p>\n\
+         <figure>\n<figcaption>{metric}, as a map{part}</figcaption>\n\
+         <div class=\"scroll\" role=\"region\" aria-label=\"{title}: {metric}, map\" tabindex=\"0\">\
+         {drawing}</div>\n</figure>\n</article>\n"
+    ))
+}
+
+/// The figure of a matrix; with `numbers`, its values as a table below.
+fn heatmap(id: &str, map: &Heatmap, numbers: bool) -> Option<String> {
     let map = &labelled(map);
     let (rows, row_part) = shorten(&map.row_labels);
     let (columns, column_part) = shorten(&map.column_labels);
-    let drawing = svg::heat(&format!("similarity-{number}-svg"), map, &rows, &columns)?;
+    let drawing = svg::heat(&format!("{id}-svg"), map, &rows, &columns)?;
     let title = esc(&map.title);
     let metric = esc(&map.metric);
     let axes = axes(map, row_part.as_deref(), column_part.as_deref());
@@ -36,9 +67,12 @@ fn heatmap(number: usize, map: &Heatmap) -> Option<String> {
     } else {
         ""
     };
-    let values = folded("The values as a table", &matrix(map));
+    let values = match numbers {
+        true => folded("The values as a table", &matrix(map)),
+        false => String::new(),
+    };
     Some(format!(
-        "<article{class}>\n<h3 id=\"similarity-{number}\">{title}</h3>\n{note}\
+        "<article{class}>\n<h3 id=\"{id}\">{title}</h3>\n{note}\
          <figure>\n<figcaption>{metric}{axes}</figcaption>\n\
          <div class=\"scroll\" role=\"region\" aria-label=\"{title}: {metric}, heatmap\" tabindex=\"0\">\
          {drawing}</div>\n</figure>\n{values}</article>\n"

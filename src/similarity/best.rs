@@ -30,7 +30,7 @@ impl<T: Real> Best<T> {
         &self.entries
     }
 
-    fn offer(&mut self, value: T, column: usize) {
+    pub(super) fn offer(&mut self, value: T, column: usize) {
         if value <= self.floor {
             return;
         }
@@ -43,36 +43,52 @@ impl<T: Real> Best<T> {
     }
 }
 
-/// Offers the tile `[best.len(), width]`, whose first row and column are both `start` of the whole,
-/// to its rows, each but its own column.
-pub(super) fn offer_rows<T: Real>(best: &mut [Best<T>], tile: &[T], start: usize) {
-    let width = tile.len() / best.len();
+/// Offers rows `r` by columns `c` of a symmetric matrix to the rows, and what lies right of them to the
+/// columns. `c` starts with `r` or behind it. Blocks that come strip by strip, from the diagonal on,
+/// bring every row its columns in ascending order.
+pub(super) fn offer_block<T: Real>(
+    best: &mut [Best<T>],
+    block: &[T],
+    r: Range<usize>,
+    c: Range<usize>,
+) {
+    let (above, below) = best.split_at_mut(r.end);
+    offer_rows(&mut above[r.clone()], block, r.start, c.start);
+    let right = c.start.max(r.end)..c.end.max(r.end);
+    let right = right.start - r.end..right.end - r.end;
+    offer_columns(&mut below[right], block, r);
+}
+
+/// Offers a block of the whole, whose first row and column are `row` and `column`, to its rows, each
+/// but its own column.
+fn offer_rows<T: Real>(best: &mut [Best<T>], block: &[T], row: usize, column: usize) {
+    let width = block.len() / best.len();
     chunks_mut(best, 1, |i, best| {
-        let row = &tile[i * width..(i + 1) * width];
-        for (b, block) in row.chunks(BLOCK).enumerate() {
+        let values = &block[i * width..(i + 1) * width];
+        for (b, part) in values.chunks(BLOCK).enumerate() {
             let floor = best[0].floor;
-            if !block.iter().fold(false, |any, &v| any | (v > floor)) {
+            if !part.iter().fold(false, |any, &v| any | (v > floor)) {
                 continue;
             }
-            for (c, &value) in block.iter().enumerate() {
-                let column = b * BLOCK + c;
-                if column != i {
-                    best[0].offer(value, start + column);
+            for (c, &value) in part.iter().enumerate() {
+                let column = column + b * BLOCK + c;
+                if column != row + i {
+                    best[0].offer(value, column);
                 }
             }
         }
     });
 }
 
-/// Offers the columns of a tile of rows `r` that lie right of its square on the diagonal to the
-/// rows they stand for.
-pub(super) fn offer_columns<T: Real>(best: &mut [Best<T>], tile: &[T], r: Range<usize>) {
-    let width = r.len() + best.len();
+/// Offers the last `best.len()` columns of a block of rows `r` to the rows they stand for.
+fn offer_columns<T: Real>(best: &mut [Best<T>], block: &[T], r: Range<usize>) {
+    let width = block.len() / r.len();
+    let first = width - best.len();
     chunks_mut(best, BLOCK, |b, best| {
         let mut floors: Vec<T> = best.iter().map(|b| b.floor).collect();
         for i in 0..r.len() {
-            let from = i * width + r.len() + b * BLOCK;
-            let segment = &tile[from..from + best.len()];
+            let from = i * width + first + b * BLOCK;
+            let segment = &block[from..from + best.len()];
             let above = |(v, f): (&T, &T)| v > f;
             if !segment
                 .iter()
@@ -102,21 +118,21 @@ mod tests {
         assert_eq!(best.entries(), [(3.0, 1), (3.0, 2)]);
     }
 
-    /// Both directions of a symmetric matrix, in tiles of two rows, against sorting each row.
+    /// Both directions of a symmetric matrix, in blocks of two rows by three columns, against sorting
+    /// each row.
     #[test]
-    fn tiles_agree_with_sorting() {
-        let (n, keep) = (5, 3);
+    fn blocks_agree_with_sorting() {
+        let (n, keep) = (11, 3);
         let value = |i: usize, j: usize| ((i * j + i + j) % 4) as f64;
         let mut best: Vec<Best<f64>> = (0..n).map(|_| Best::new(keep)).collect();
         for start in (0..n).step_by(2) {
             let r = start..(start + 2).min(n);
-            let tile: Vec<f64> = r
-                .clone()
-                .flat_map(|i| (start..n).map(move |j| value(i, j)))
-                .collect();
-            let (above, below) = best[start..].split_at_mut(r.len());
-            offer_rows(above, &tile, start);
-            offer_columns(below, &tile, r);
+            for from in (start..n).step_by(3) {
+                let c = from..(from + 3).min(n);
+                let values = r.clone().flat_map(|i| c.clone().map(move |j| value(i, j)));
+                let values: Vec<f64> = values.collect();
+                offer_block(&mut best, &values, r.clone(), c);
+            }
         }
         for (i, best) in best.iter().enumerate() {
             let mut all: Vec<usize> = (0..n).filter(|&j| j != i).collect();

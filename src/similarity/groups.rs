@@ -43,10 +43,6 @@ impl Groups {
         self.of.len() == self.len()
     }
 
-    pub(super) fn is_single(&self, group: u32) -> bool {
-        self.members[group as usize].len() == 1
-    }
-
     fn firsts(&self) -> impl Iterator<Item = u32> {
         self.members.iter().map(|m| m[0])
     }

@@ -230,14 +230,6 @@ pub(super) fn chunks_mut<V: Send>(
         .for_each(|(c, chunk)| f(c, chunk));
 }
 
-/// How many parts a pass over a large vector is worth splitting into. Results never depend on it.
-pub(super) fn workers() -> usize {
-    #[cfg(not(target_family = "wasm"))]
-    return rayon::current_num_threads();
-    #[cfg(target_family = "wasm")]
-    1
-}
-
 /// Sum of `f(i)` over `0..n` in f64, eight lanes and fixed chunks: the same on any number of threads.
 pub(super) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync + Send) -> f64 {
     map_chunks(n, 1 << 15, |r| sum_range(r, &f))

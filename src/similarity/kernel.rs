@@ -409,9 +409,7 @@ impl Kernel {
             } => Ok(moments.hsic(estimator)[0] / hsic_scale(moments.n, estimator)),
             Self::Rv2 => moments.rv2(),
             Self::Ensd(form) => form.value(moments),
-            _ => Err(Error::Undefined {
-                why: "the metric needs the rows themselves",
-            }),
+            _ => Err(needs_rows()),
         }
     }
 
@@ -438,8 +436,19 @@ impl Kernel {
                 subspace::overlap(&a.basis, &b.basis, a.cross(b).as_ref(), top)
             }
             Self::Grassmann { top } => subspace::grassmann(a, b, top),
-            _ => Ok(subspace::eigenspace_overlap(a, b)),
+            _ => Ok(subspace::eigenspace_overlap(
+                &a.basis,
+                &b.basis,
+                a.cross(b).as_ref(),
+            )),
         }
+    }
+}
+
+/// What to say where sums do not suffice.
+pub(super) fn needs_rows() -> Error {
+    Error::Undefined {
+        why: "the metric needs the rows themselves",
     }
 }
 

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa};
+use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa, Shape, Units};
+
 use crate::device::block_on;
 
 /// What a family of metrics is made of.
@@ -226,10 +227,14 @@ families! {
     Kernel,
     /// Canonical correlations and what one side predicts of the other.
     Cca,
+    /// What is left when one side has been turned onto the other.
+    Shape,
     /// Dissimilarities of all pairs of rows.
     Rsa,
     /// Who is nearest to whom.
     Neighbours,
+    /// Single units matched with single units.
+    Units,
 }
 
 impl Metric {

@@ -3,12 +3,15 @@
 use std::ops::Range;
 
 use super::Error;
-use super::host::{map_chunks, workers};
+use super::host::map_chunks;
 use super::lanes::Lane;
 use super::pairs::{Source, blocks, segment};
 
 /// How many equal steps of the order are told apart in one pass.
 const BINS: usize = 1 << 20;
+
+/// Parts that are counted apart, on as many threads as there are.
+const PARTS: usize = 8;
 
 /// Rows whose pairs foretell where a place lies, and how far off, as a share of all, they may be. A
 /// wrong foretelling costs another pass and nothing else.
@@ -107,7 +110,7 @@ impl<T: Lane> Table<'_, T> {
 }
 
 fn in_parts<R: Send>(n: usize, f: impl Fn(Range<usize>) -> R + Sync + Send) -> Vec<R> {
-    map_chunks(n, n.div_ceil(workers()).max(1), f)
+    map_chunks(n, n.div_ceil(PARTS).max(1), f)
 }
 
 fn counted<'a, T: Lane>(window: Window, rows: impl Iterator<Item = &'a [T]>) -> Vec<u32> {

@@ -24,42 +24,79 @@
 //! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
 //! the metric is 0 / 0 ([`Error::Undefined`]). None of these ever comes back as a number.
 
+mod aligned;
+mod assignment;
 mod axes;
 mod best;
 mod cca;
 mod cka;
+mod correlations;
+mod flatten;
 mod groups;
 mod host;
 mod hsic;
 mod kernel;
 mod lanes;
+mod lasso;
+mod map;
 mod metric;
 mod middle;
 mod minibatch;
 mod neighbours;
 mod pairs;
 mod prepared;
+mod procrustes;
 mod rank;
 mod rbf;
+mod relative;
+mod rosetta;
 mod rsa;
+mod shape;
+mod spectral;
 mod stream;
 mod subspace;
 mod tiles;
+mod translate;
+mod transport;
 mod uncertainty;
+mod units;
+mod universal;
+mod whiten;
 
+pub use aligned::{aligned_cosine, aligned_cosine_async, frechet_distance, frechet_distance_async};
 pub use cca::{Cca, svcca, svcca_async};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
+pub use correlations::{UnitCorrelations, UnitPair, unit_correlations, unit_correlations_async};
+pub use flatten::{Flatten, UnknownFlatten};
 pub use hsic::{hsic, hsic_async};
 pub use kernel::{DistanceCorrelation, Ensd, Kernel};
+pub use lasso::{SparsePrediction, sparse_prediction, sparse_prediction_async};
+pub use map::{Map, mds};
 pub use metric::{Change, Facts, Kind, Metric};
 pub use minibatch::{minibatch_cka, minibatch_cka_async};
-pub use neighbours::{Nearness, Neighbours, mutual_knn, mutual_knn_async};
+pub use neighbours::{
+    Nearness, Neighbours, cknna, cknna_async, cycle_knn, cycle_knn_async, knn_jaccard,
+    knn_jaccard_async, knn_rank, knn_rank_async, lcs_knn, lcs_knn_async, mutual_knn,
+    mutual_knn_async, second_order_cosine, second_order_cosine_async,
+};
 pub use prepared::{Prepared, matrix, matrix_async};
+pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
 pub use rbf::{Sigma, distance_correlation, distance_correlation_async, rbf_cka, rbf_cka_async};
+pub use relative::{Join, Nearby, relative, relative_product, stitched};
+pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
-
+pub use shape::{NbsKernel, Shape};
+pub use spectral::{CoClusters, co_clusters, co_clusters_async};
 pub use stream::Streamed;
+pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
+pub use units::{
+    Direction, PermutationScore, Soft, Units, matching, matching_async, permutation_shape,
+    permutation_shape_async, semi_matching, semi_matching_async, soft_matching,
+    soft_matching_async,
+};
+pub use universal::{Correlations, excess_correlation, universal_families};
+pub use whiten::{Score, Whitening, shape_distance, shape_distance_async};
 
 use crate::device;
 

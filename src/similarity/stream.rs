@@ -9,7 +9,8 @@ use faer::{Accum, Mat, MatRef, Par, Side as Triangle};
 use super::axes::{Basis, no_convergence, rank};
 use super::cka::Moments;
 use super::host::{map_chunks, sum_range};
-use super::{Error, Kernel, Metric, subspace};
+use super::kernel::needs_rows;
+use super::{Error, Kernel, Metric, Shape, subspace};
 use crate::device::{self, block_on};
 
 /// Two representations seen batch by batch: sums of products that stand in for the rows.
@@ -18,8 +19,9 @@ use crate::device::{self, block_on};
 /// rounding. The mean of the first batch is taken off every row, so that an offset costs no digits, and all
 /// sums are in f64. [`Streamed::value`] gives what [`Metric::compare`] would give of all rows together,
 /// without an approximation, for the metrics that products of columns decide: linear CKA, biased and unbiased,
-/// its angle, linear HSIC, `rv2`, `ensd`, `subspace_overlap`, canonical correlations, Procrustes and the
-/// linear shape metrics.
+/// its angle, linear HSIC, `rv2`, `ensd`, the overlaps of subspaces, canonical correlations, Procrustes, NBS
+/// and the linear shape metrics. Directions below 1e-6 of the largest, whose squares f64 cannot tell from 0
+/// beside it, count for none, as elsewhere.
 ///
 /// # Cost
 /// `dx² / 2 + dx dy + dy² / 2` multiply-adds a row on the host, in f64. Memory: `8 (dx² + dx dy + dy²)` bytes
@@ -195,6 +197,12 @@ impl Side {
         (0..self.d()).map(|j| self.products[(j, j)]).sum()
     }
 
+    /// Mean of all rows.
+    fn mean(&self, n: usize) -> Vec<f64> {
+        let drift = self.drift(n);
+        self.origin.iter().zip(drift).map(|(o, d)| o + d).collect()
+    }
+
     /// `XᵀX` of the centred rows, whole.
     fn covariance(&self, n: usize) -> Mat<f64> {
         let drift = self.drift(n);
@@ -203,19 +211,30 @@ impl Side {
         })
     }
 
-    /// The principal axes: eigenvectors of the covariance.
-    fn basis(&self, n: usize) -> Result<Basis, Error> {
-        let eigen = self
-            .covariance(n)
+    /// The principal axes of the rows, centred or as they are: eigenvectors of `XᵀX`.
+    fn basis(&self, n: usize, centre: bool) -> Result<Basis, Error> {
+        let mut products = self.covariance(n);
+        if !centre {
+            let mean = self.mean(n);
+            add_outer(&mut products, &mean, &mean, n);
+        }
+        let eigen = products
             .self_adjoint_eigen(Triangle::Lower)
             .map_err(|_| no_convergence())?;
         let values = eigen.S().column_vector().iter().rev();
         let mut s: Vec<f64> = values.map(|l| l.max(0.0).sqrt()).collect();
         s.truncate(rank(&s)?);
-        let last = self.d() - 1;
-        let v = Mat::from_fn(self.d(), s.len(), |i, j| eigen.U()[(i, last - j)]);
-        let d = self.d();
+        let (d, last) = (self.d(), self.d() - 1);
+        let v = Mat::from_fn(d, s.len(), |i, j| eigen.U()[(i, last - j)]);
         Ok(Basis { n, d, s, v })
+    }
+}
+
+/// `sum + n a bᵀ`.
+fn add_outer(sum: &mut Mat<f64>, a: &[f64], b: &[f64], n: usize) {
+    for (j, b) in b.iter().enumerate() {
+        let column = sum.col_mut(j).iter_mut();
+        column.zip(a).for_each(|(s, a)| *s += n as f64 * a * b);
     }
 }
 
@@ -301,19 +320,24 @@ impl Streamed {
         self.check(metric)?;
         let value = match metric {
             Metric::Kernel(Kernel::SubspaceOverlap { top }) => {
-                let ([a, b], cross) = self.axes()?;
+                let ([a, b], cross) = self.axes(true)?;
                 subspace::overlap(&a, &b, cross.as_ref(), top)?
+            }
+            Metric::Kernel(Kernel::EigenspaceOverlap) => {
+                let ([a, b], cross) = self.axes(false)?;
+                subspace::eigenspace_overlap(&a, &b, cross.as_ref())
             }
             Metric::Kernel(kernel) => self.kernel(kernel)?,
             Metric::Cca(cca) => {
-                let ([a, b], cross) = self.axes()?;
+                let ([a, b], cross) = self.axes(true)?;
                 cca.value(&a, &b, cross.as_ref())?
             }
-            _ => {
-                return Err(Error::Undefined {
-                    why: "the metric needs the rows themselves",
-                });
+            Metric::Shape(shape) => {
+                let centre = !matches!(shape, Shape::Procrustes { centre: false, .. });
+                let ([a, b], cross) = self.axes(centre)?;
+                shape.value(&a, &b, cross.as_ref())?
             }
+            _ => return Err(needs_rows()),
         };
         match value.is_finite() {
             true => Ok(value),
@@ -345,11 +369,15 @@ impl Streamed {
     }
 
     /// The two sides' axes, and the products of their scores.
-    fn axes(&self) -> Result<([Basis; 2], Mat<f64>), Error> {
+    fn axes(&self, centre: bool) -> Result<([Basis; 2], Mat<f64>), Error> {
         let [a, b] = &self.sides;
-        let left = a.basis(self.n).map_err(|e| e.at("left"))?;
-        let right = b.basis(self.n).map_err(|e| e.at("right"))?;
-        let cross = left.v.transpose() * self.centred_cross() * &right.v;
+        let left = a.basis(self.n, centre).map_err(|e| e.at("left"))?;
+        let right = b.basis(self.n, centre).map_err(|e| e.at("right"))?;
+        let mut products = self.centred_cross();
+        if !centre {
+            add_outer(&mut products, &a.mean(self.n), &b.mean(self.n), self.n);
+        }
+        let cross = left.v.transpose() * products * &right.v;
         Ok(([left, right], cross))
     }
 

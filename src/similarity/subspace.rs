@@ -26,12 +26,11 @@ fn squared(a: MatRef<'_, f64>) -> f64 {
         .sum()
 }
 
-/// `‖Uᵀ V‖² / max(dx, dy)`.
-pub(super) fn eigenspace_overlap(a: &Axes, b: &Axes) -> f64 {
-    let cross = a.cross(b);
-    let (s, t) = (&a.basis.s, &b.basis.s);
+/// `‖Uᵀ V‖² / max(dx, dy)`, from the products of the scores.
+pub(super) fn eigenspace_overlap(a: &Basis, b: &Basis, cross: MatRef<'_, f64>) -> f64 {
+    let (s, t) = (&a.s, &b.s);
     let cosines = Mat::from_fn(s.len(), t.len(), |i, j| cross[(i, j)] / (s[i] * t[j]));
-    squared(cosines.as_ref()) / a.basis.d.max(b.basis.d) as f64
+    squared(cosines.as_ref()) / a.d.max(b.d) as f64
 }
 
 /// Mean squared cosine of the principal angles, from the products of the scores.

@@ -143,7 +143,7 @@ fn what_cannot_be_compared_is_named() {
         "linear_cka[cubed]",
         "svcca[variance=2]",
         "mutual_knn[k=0]",
-        "rsa[by=pearson]",
+        "rsa[by=feel]",
         "linear_cka[",
     ] {
         bench.usage(
@@ -178,5 +178,133 @@ fn what_cannot_be_compared_is_named() {
     bench.usage(
         "compare x.safetensors --metric rsa --max-rows 0",
         &["--max-rows"],
+    );
+}
+
+fn named<'a>(found: &'a serde_json::Value, metric: &str) -> &'a serde_json::Value {
+    let all = found.as_array().unwrap();
+    let is = |f: &&serde_json::Value| f["metric"].as_str().unwrap().starts_with(metric);
+    all.iter().find(is).unwrap_or_else(|| panic!("no {metric}"))
+}
+
+fn two_sides(bench: &Bench) {
+    matrix(&bench.path("x.safetensors"), 80, 6, scattered);
+    let mixed = |r, c| scattered(r, c) + 0.5 * scattered(r, c + 1) + 0.3 * scattered(r + 1000, c);
+    matrix(&bench.path("y.safetensors"), 80, 6, mixed);
+}
+
+#[test]
+fn all_metrics_at_once() {
+    let bench = Bench::new();
+    two_sides(&bench);
+    let found = bench.json("compare x.safetensors y.safetensors --metric all");
+    assert!(found.as_array().unwrap().len() > 30, "{found}");
+    for one in found.as_array().unwrap() {
+        let value = one["values"][0][0].as_f64();
+        assert!(value.is_some_and(f64::is_finite), "{one}");
+        // What is printed can be asked for, and gives the same.
+        let metric = one["metric"].as_str().unwrap();
+        assert!(["similarity", "distance"].contains(&one["kind"].as_str().unwrap()));
+        if ["linear_cka", "procrustes", "rsa"]
+            .iter()
+            .any(|m| metric.starts_with(m))
+        {
+            let line = format!("compare x.safetensors y.safetensors --metric {metric}");
+            assert_eq!(bench.json(&line)[0], *one);
+        }
+    }
+    // A constant side has no correlations; what has no value is named and left out.
+    matrix(&bench.path("flat.safetensors"), 80, 6, |_, c| c as f32);
+    let line = "compare x.safetensors flat.safetensors --metric all";
+    let ran = bench.run(&format!("{line} --json"));
+    assert!(
+        ran.err
+            .contains("linear_cka[unbiased]: left out: right representation"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn chance_and_intervals_stand_beside_the_value() {
+    let bench = Bench::new();
+    two_sides(&bench);
+    let line = "compare x.safetensors y.safetensors --metric linear_cka --null 19 --bootstrap 40";
+    let found = &bench.json(line)[0];
+    let (null, interval) = (&found["nulls"][0][0], &found["intervals"][0][0]);
+    let number = |v: &serde_json::Value| v.as_f64().unwrap();
+    assert_eq!(number(&null["p"]), 0.05, "{found}");
+    assert_eq!(null["value"], found["values"][0][0]);
+    assert!(number(&interval["low"]) < number(&null["value"]));
+    assert!(number(&interval["high"]) > number(&null["value"]));
+    assert_eq!(bench.json(line), bench.json(line));
+    let text = bench.ok(line);
+    assert!(
+        text.contains("95 % in [") && text.contains("by chance") && text.contains("p = 0.05"),
+        "{text}"
+    );
+    bench.fails(
+        "compare x.safetensors y.safetensors --metric linear_cka --null 9 --by-chance rotation",
+        &["linear_cka", "rotation"],
+    );
+}
+
+#[test]
+fn a_matrix_of_both_sides_and_its_pictures() {
+    let bench = Bench::with_store();
+    let line =
+        format!("compare acts acts:{HOOK} --matrix --metric procrustes linear_cka --max-rows 300");
+    let found = bench.json(&line);
+    for one in found.as_array().unwrap() {
+        let values = one["values"].as_array().unwrap();
+        assert_eq!((values.len(), values[0].as_array().unwrap().len()), (5, 5));
+    }
+    let procrustes = named(&found, "procrustes");
+    assert!(
+        procrustes["values"][1][1].as_f64().unwrap() < 1e-6,
+        "{procrustes}"
+    );
+    bench.ok(&format!("{line} --out kept --rdm 24"));
+    bench.ok("report kept --out page.html");
+    let page = fs::read_to_string(bench.path("page.html")).unwrap();
+    for part in [
+        "Dissimilarities of rows",
+        "rdm-5-svg",
+        "map-1-svg",
+        "are in this plane",
+        "similarity-2-svg",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    bench.usage("compare acts --metric rsa --rdm 9", &["--out"]);
+}
+
+#[test]
+fn tensors_of_more_axes_need_a_rule() {
+    use safetensors::{Dtype, tensor::TensorView};
+    let bench = Bench::new();
+    let (n, t, d) = (30, 4, 5);
+    let cells = (0..n * t * d).map(|i| scattered(i / d, i % d));
+    let bytes: Vec<u8> = cells.flat_map(f32::to_le_bytes).collect();
+    let view = TensorView::new(Dtype::F32, vec![n, t, d], &bytes).unwrap();
+    let file = safetensors::serialize([("x", view)], None).unwrap();
+    fs::write(bench.path("deep.safetensors"), file).unwrap();
+    matrix(&bench.path("flat.safetensors"), n * t, d, scattered);
+    let line = "compare deep.safetensors --metric linear_cka";
+    bench.fails(
+        line,
+        &["deep.safetensors:x", "[30, 4, 5]", "--flatten", "positions"],
+    );
+    let rows = |rule: &str| bench.json(&format!("{line} --flatten {rule}"))[0]["rows"].clone();
+    assert_eq!(
+        (rows("features"), rows("mean"), rows("positions")),
+        (30.into(), 30.into(), 120.into())
+    );
+    let same = bench
+        .json("compare deep.safetensors flat.safetensors --metric procrustes --flatten positions");
+    assert!(same[0]["values"][0][0].as_f64().unwrap() < 1e-6, "{same}");
+    bench.usage(
+        &format!("{line} --flatten sideways"),
+        &["sideways", "positions"],
     );
 }

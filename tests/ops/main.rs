@@ -14,11 +14,14 @@ mod adam_rows;
 mod batch;
 mod batch_topk;
 mod by_latent;
+mod cross_sums;
 mod encode_topk;
 mod gated;
 mod jump_relu;
 mod near;
+mod nearest;
 mod pair_sums;
+mod rank;
 mod rows;
 #[path = "../shared/gpu.rs"]
 mod shared;

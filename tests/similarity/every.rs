@@ -67,7 +67,7 @@ fn sides(metric: Metric, n: usize, seed: u64) -> (Matrix, Matrix) {
         false => COLUMNS - 2,
     };
     let mixed = |i: usize, j: usize| {
-        x.at(i, j) + 0.5 * x.at(i, j + 1 - 2 * (j % 2)).powi(2) + noise.at(i, j)
+        x.at(i, j) + 0.5 * x.at(i, (j + 1 - 2 * (j % 2)).min(x.d - 1)).powi(2) + noise.at(i, j)
     };
     (x.clone(), Matrix::from_fn(n, width, mixed))
 }

@@ -13,8 +13,14 @@ use proptest::prelude::*;
 mod common;
 mod every;
 mod kernel;
+mod flatten;
+mod neighbours;
 mod papers;
+mod shape;
+mod stream;
 mod uncertainty;
+mod units;
+mod universal;
 
 use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
 

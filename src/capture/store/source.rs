@@ -1,7 +1,7 @@
 //! A matrix of rows, wherever it lies.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -108,15 +108,42 @@ impl Source {
     /// # Errors
     /// As for [`Source::open`].
     pub fn tensor(path: impl AsRef<Path>, tensor: Option<&str>) -> Result<Self, Error> {
-        let path = path.as_ref();
+        Ok(Self::first_axis(path.as_ref(), tensor, 2..=2)?.0)
+    }
+
+    /// [`Source::open`] that also takes a tensor of up to four axes, as rows of its first: `[n, t, d]` gives
+    /// `n` rows of `t d` values. The shape comes with it, for a caller that lays it out in another way.
+    ///
+    /// # Errors
+    /// As for [`Source::open`].
+    pub fn nested(spec: &str) -> Result<(Self, Vec<usize>), Error> {
+        let (path, name) = split(spec)?;
+        if !path.is_dir() {
+            return Self::first_axis(path, name, 2..=4);
+        }
+        let source = Self::open(spec)?;
+        let shape = vec![source.rows(), source.width()];
+        Ok((source, shape))
+    }
+
+    fn first_axis(
+        path: &Path,
+        tensor: Option<&str>,
+        axes: RangeInclusive<usize>,
+    ) -> Result<(Self, Vec<usize>), Error> {
         let header = Header::read(path)?;
         header.check_size(path)?;
-        let tensor = pick(&header, path, tensor)?;
+        let tensor = pick(&header, path, tensor, &axes)?;
         let info = header.info(&tensor).expect("a name it gave");
-        let [rows, width] = info.shape[..] else {
-            let why = format!("has shape {:?}; a matrix is needed", info.shape);
+        if !axes.contains(&info.shape.len()) {
+            let needed = match axes.end() {
+                2 => "a matrix is needed",
+                _ => "two to four axes are needed",
+            };
+            let why = format!("has shape {:?}; {needed}", info.shape);
             return Err(Error::tensor(path, &tensor, why));
-        };
+        }
+        let width = info.shape[1..].iter().product();
         if !header::is_float(info.dtype) || width == 0 {
             let why = format!(
                 "is {} {:?}; F32, F16, BF16 or F64 is needed",
@@ -124,17 +151,17 @@ impl Source {
             );
             return Err(Error::tensor(path, &tensor, why));
         }
-        let (offset, dtype) = (header.offset(info), info.dtype);
-        Ok(Self {
+        let source = Self {
             name: format!("{}:{tensor}", path.display()),
             kind: Kind::Tensor {
                 path: path.to_owned(),
-                offset,
-                dtype,
+                offset: header.offset(info),
+                dtype: info.dtype,
             },
             width,
-            range: 0..rows,
-        })
+            range: 0..info.shape[0],
+        };
+        Ok((source, info.shape.clone()))
     }
 
     /// Rows in memory, `[rows, width]` in row-major order.

@@ -1,5 +1,6 @@
 //! How a matrix is named on a command line.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::Error;
@@ -26,17 +27,18 @@ pub(super) fn split(spec: &str) -> Result<(&Path, Option<&str>), Error> {
     })
 }
 
-pub(super) fn pick(header: &Header, path: &Path, tensor: Option<&str>) -> Result<String, Error> {
-    let matrices = || {
-        let float_matrix = |name: &String| {
+pub(super) fn pick(
+    header: &Header,
+    path: &Path,
+    tensor: Option<&str>,
+    axes: &RangeInclusive<usize>,
+) -> Result<String, Error> {
+    let fitting = || {
+        let fits = |name: &String| {
             let info = header.info(name).expect("a name it gave");
-            info.shape.len() == 2 && header::is_float(info.dtype)
+            axes.contains(&info.shape.len()) && header::is_float(info.dtype)
         };
-        header
-            .names()
-            .into_iter()
-            .filter(float_matrix)
-            .collect::<Vec<_>>()
+        header.names().into_iter().filter(fits).collect::<Vec<_>>()
     };
     let path = path.to_owned();
     match tensor {
@@ -49,7 +51,7 @@ pub(super) fn pick(header: &Header, path: &Path, tensor: Option<&str>) -> Result
                 found,
             })
         }
-        None => match <[String; 1]>::try_from(matrices()) {
+        None => match <[String; 1]>::try_from(fitting()) {
             Ok([only]) => Ok(only),
             Err(found) => Err(Error::Which { path, found }),
         },

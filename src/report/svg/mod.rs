@@ -3,11 +3,13 @@
 mod bars;
 mod heat;
 mod line;
+mod map;
 mod scale;
 
 pub use bars::{bins, densities, spark};
 pub use heat::{broad, heat, value};
 pub use line::{LineChart, line};
+pub use map::map;
 
 use super::text::esc;
 

@@ -7,3 +7,7 @@ mod digits;
 mod draws;
 #[allow(dead_code, reason = "each paper uses a part of it")]
 mod nets;
+
+mod convergent_learning;
+mod rosetta_neurons;
+mod universal_neurons;
