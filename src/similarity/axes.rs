@@ -176,7 +176,12 @@ fn widened(rows: Rows<f32>) -> Rows<f64> {
             .zip(narrow)
             .for_each(|(w, v)| *w = v.wide());
     });
-    Rows { values, n, d }
+    Rows {
+        values,
+        n,
+        d,
+        scale: rows.scale,
+    }
 }
 
 /// `Xᵀ` in f64; with `centre` each column of `x` has lost its mean.
@@ -217,7 +222,7 @@ pub(super) fn no_convergence() -> Error {
 }
 
 /// How many of the falling singular values count; an error if none is above 0.
-fn rank(s: &[f64]) -> Result<usize, Error> {
+pub(super) fn rank(s: &[f64]) -> Result<usize, Error> {
     let largest = s.first().copied().unwrap_or(0.0);
     match s.iter().take_while(|s| **s > NONE * largest).count() {
         0 => Err(Error::Undefined {

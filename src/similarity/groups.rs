@@ -72,6 +72,7 @@ impl Groups {
             values,
             n: self.len(),
             d: rows.d,
+            scale: rows.scale,
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) trait Real:
 {
     /// Spacing of the numbers just above 1.
     const EPSILON: f64;
+    /// Exponent of the largest finite value.
+    const MOST: f64;
     /// Smaller than every finite value.
     const LOWEST: Self;
     fn wide(self) -> f64;
@@ -28,6 +30,7 @@ pub(super) trait Real:
 
 impl Real for f32 {
     const EPSILON: f64 = f32::EPSILON as f64;
+    const MOST: f64 = 127.0;
     const LOWEST: Self = f32::NEG_INFINITY;
     fn wide(self) -> f64 {
         f64::from(self)
@@ -47,6 +50,7 @@ impl Real for f32 {
 
 impl Real for f64 {
     const EPSILON: f64 = f64::EPSILON;
+    const MOST: f64 = 1023.0;
     const LOWEST: Self = f64::NEG_INFINITY;
     fn wide(self) -> f64 {
         self
@@ -88,18 +92,21 @@ pub(super) struct Rows<T> {
     pub(super) values: Vec<T>,
     pub(super) n: usize,
     pub(super) d: usize,
+    /// What the values were multiplied by: 1, or a power of two that brings them into range.
+    pub(super) scale: f64,
 }
 
 impl<T: Real> Rows<T> {
     /// Reads `x` back and checks it. If its largest value lies where squares could overflow or
-    /// vanish, both the rows and the tensor are scaled by a power of two, which no metric here sees.
+    /// vanish, both the rows and the tensor are scaled by a power of two, which few metrics see.
     pub(super) async fn read(x: Tensor<2>) -> Result<(Tensor<2>, Self), Error> {
         let (mut rows, largest) = Self::measured(&x).await?;
         let [n, d] = x.dims();
         if largest == 0.0 || (1e-10..=1e10).contains(&largest) {
             return Ok((x, rows));
         }
-        let scale = T::rounded((-largest.log2().floor()).exp2());
+        rows.scale = (-largest.log2().floor()).min(T::MOST).exp2();
+        let scale = T::rounded(rows.scale);
         rows.values.iter_mut().for_each(|v| *v = *v * scale);
         let data = TensorData::new(rows.values.clone(), [n, d]);
         Ok((Tensor::from_data(data, (&x.device(), T::dtype())), rows))
@@ -114,7 +121,12 @@ impl<T: Real> Rows<T> {
     async fn measured(x: &Tensor<2>) -> Result<(Self, f64), Error> {
         let [n, d] = x.dims();
         let values = device::read::<T, 2>(x.clone()).await?;
-        let rows = Self { values, n, d };
+        let rows = Self {
+            values,
+            n,
+            d,
+            scale: 1.0,
+        };
         let largest = rows.largest()?;
         Ok((rows, largest))
     }

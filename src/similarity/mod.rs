@@ -47,12 +47,15 @@ mod flatten;
 mod groups;
 mod gulp;
 mod host;
+mod hsic;
 mod judgements;
 mod kernel;
 mod lanes;
 mod lasso;
 mod map;
 mod metric;
+mod middle;
+mod minibatch;
 mod neighbours;
 mod noise_ceiling;
 mod pairs;
@@ -63,6 +66,7 @@ mod predictivity;
 mod prepared;
 mod procrustes;
 mod rank;
+mod rbf;
 mod regression;
 mod relative;
 mod rosetta;
@@ -70,6 +74,8 @@ mod rsa;
 mod shape;
 mod spectral;
 mod stochastic;
+mod stream;
+mod subspace;
 mod tiles;
 mod topology;
 mod translate;
@@ -91,13 +97,15 @@ pub use dynamics::{Dmd, dsa_angle, dsa_wasserstein};
 pub use energy::{energy_shape_distance, energy_shape_distance_async};
 pub use flatten::{Flatten, UnknownFlatten};
 pub use gulp::{gulp, gulp_async};
+pub use hsic::{hsic, hsic_async};
 pub use judgements::{
     Glocal, HumanAlignment, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
 };
-pub use kernel::Kernel;
+pub use kernel::{DistanceCorrelation, Ensd, Kernel};
 pub use lasso::{SparsePrediction, sparse_prediction, sparse_prediction_async};
 pub use map::{Map, mds};
 pub use metric::{Change, Facts, Kind, Metric};
+pub use minibatch::{minibatch_cka, minibatch_cka_async};
 pub use neighbours::{
     Nearness, Neighbours, cknna, cknna_async, cycle_knn, cycle_knn_async, knn_jaccard,
     knn_jaccard_async, knn_rank, knn_rank_async, lcs_knn, lcs_knn_async, mutual_knn,
@@ -114,6 +122,7 @@ pub use predictions::{
 pub use predictivity::{Goodness, Over, Predictivity};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
+pub use rbf::{Sigma, distance_correlation, distance_correlation_async, rbf_cka, rbf_cka_async};
 pub use regression::{Mapping, Penalty};
 pub use relative::{Join, Nearby, relative, relative_product, stitched};
 pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
@@ -126,6 +135,7 @@ pub use rsa::{
 pub use shape::{NbsKernel, Shape};
 pub use spectral::{CoClusters, co_clusters, co_clusters_async};
 pub use stochastic::{Fit, Gaussians, Group, Weights, stochastic_shape_distance};
+pub use stream::Streamed;
 pub use topology::{
     Bar, Curvature, EdgeLength, KnnGraph, Persistence, Topology, imd, imd_async, mst_divergence,
     mst_divergence_async, persistence, persistence_async, ricci, ricci_async, rtd, rtd_async,

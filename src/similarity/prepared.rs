@@ -131,7 +131,7 @@ impl Prepared {
     }
 }
 
-fn check_pair(left: [usize; 2], right: [usize; 2], metric: Metric) -> Result<(), Error> {
+pub(super) fn check_pair(left: [usize; 2], right: [usize; 2], metric: Metric) -> Result<(), Error> {
     if left[0] != right[0] {
         return Err(Error::RowsDiffer { left, right });
     }
@@ -141,7 +141,7 @@ fn check_pair(left: [usize; 2], right: [usize; 2], metric: Metric) -> Result<(),
     }
 }
 
-fn check_shape([rows, columns]: [usize; 2], metric: Metric) -> Result<(), Error> {
+pub(super) fn check_shape([rows, columns]: [usize; 2], metric: Metric) -> Result<(), Error> {
     if !metric.is_valid() {
         return Err(Error::UnknownMetric {
             given: metric.to_string(),
