@@ -81,7 +81,7 @@ impl Dmd {
         if time <= delays || trials * d == 0 {
             return undefined("no trial has two states");
         }
-        let rows = Rows::<f64>::unscaled(x.clone().reshape([trials * time, d])).await?;
+        let rows = Rows::<f64>::unscaled(&x.clone().reshape([trials * time, d])).await?;
         let states = time - delays + 1;
         let hankel = Mat::from_fn(trials * states, delays * d, |i, j| {
             let (trial, step) = (i / states, i % states);
@@ -91,9 +91,8 @@ impl Dmd {
         if axes.basis.s.len() < rank {
             return undefined("its delays span fewer directions than the rank asked for");
         }
-        let v = Mat::from_fn(trials * states, rank, |i, j| {
-            axes.z[(i, j)] / axes.basis.s[j]
-        });
+        let z = axes.z();
+        let v = Mat::from_fn(trials * states, rank, |i, j| z[(i, j)] / axes.basis.s[j]);
         Ok(Self {
             operator: one_step(&v, states, ridge)?,
         })

@@ -52,7 +52,7 @@ impl Family for Predictions {
     }
 
     async fn prepare(self, x: &Tensor<2>) -> Result<Kept, Error> {
-        let rows = Rows::<f64>::unscaled(x.clone()).await?;
+        let rows = Rows::<f64>::unscaled(x).await?;
         Ok(match self {
             Self::Disagreement => Kept::Classes(rows.map(argmax)),
             Self::Jsd | Self::NormDifference => Kept::Probabilities(Rows {

@@ -116,6 +116,7 @@ impl Family for Topology {
             Self::Rtd { .. } | Self::MstDivergence { .. } => Facts::distance(BLIND, 3),
             Self::Imd { k } => Facts {
                 most_rows: Some(u32::MAX as usize),
+                pairs_rows: false,
                 ..Facts::distance(BLIND, k.saturating_add(2))
             },
             Self::Ricci { k, .. } => Facts {

@@ -239,6 +239,14 @@ impl Family for Neighbours {
             _ => unreachable!("the kind kept follows from the metric"),
         })
     }
+
+    fn reordered(kept: &Kept, order: &[usize]) -> Option<Kept> {
+        Some(match kept {
+            Kept::Lists(lists) => Kept::Lists(lists.reordered(order)),
+            Kept::Surroundings(kept) => Kept::Surroundings(Box::new(kept.reordered(order))),
+            Kept::Masked(kept) => Kept::Masked(Box::new(kept.reordered(order))),
+        })
+    }
 }
 
 /// Whether this can be added to a denominator.

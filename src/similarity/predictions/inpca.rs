@@ -101,7 +101,7 @@ pub async fn inpca_async(probabilities: &Tensor<3>) -> Result<InPca, Error> {
             why: "InPCA needs two networks or more, an input and a class",
         });
     }
-    let mut rows = Rows::<f64>::unscaled(probabilities.clone().reshape([m * n, classes])).await?;
+    let mut rows = Rows::<f64>::unscaled(&probabilities.clone().reshape([m * n, classes])).await?;
     check(&rows)?;
     rows.values = rows.map(roots).concat();
     let distances = distances(&rows, m, n)?;

@@ -80,7 +80,7 @@ impl KnnGraph {
         }
         let length = match by {
             EdgeLength::Hop => joined.iter().map(|near| vec![1.0; near.len()]).collect(),
-            EdgeLength::Euclidean => lengths(&joined, &Rows::unscaled(x.clone()).await?),
+            EdgeLength::Euclidean => lengths(&joined, &Rows::unscaled(x).await?),
         };
         Ok(Self { joined, length, by })
     }

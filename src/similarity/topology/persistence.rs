@@ -98,7 +98,7 @@ pub fn persistence(x: &Tensor<2>) -> Result<Persistence, Error> {
 /// # Errors
 /// As [`persistence`].
 pub async fn persistence_async(x: &Tensor<2>) -> Result<Persistence, Error> {
-    let rows = Rows::<f64>::unscaled(x.clone()).await?;
+    let rows = Rows::<f64>::unscaled(x).await?;
     if rows.n > MOST_POINTS {
         return Err(Error::Undefined {
             why: "it has more than 65,536 rows",
