@@ -160,6 +160,7 @@ impl Options {
         });
         // Rows of a store are activations: metrics of predictions are for those who name them.
         let every = Metric::names().filter_map(|name| name.parse().ok());
+        let every = every.filter(|m| !matches!(m, Metric::Predictions(_)));
         let metrics = every.filter(|_| all).chain(named).collect();
         (metrics, all)
     }

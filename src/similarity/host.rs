@@ -83,6 +83,7 @@ impl Values {
 }
 
 /// One representation read back: `n` rows of `d` finite values, row-major.
+#[derive(Clone, Debug)]
 pub(super) struct Rows<T> {
     pub(super) values: Vec<T>,
     pub(super) n: usize,

@@ -6,7 +6,11 @@ use std::str::FromStr;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Cca, Error, Kernel, Neighbours, Predictivity, Prepared, Rsa, Shape, Units};
+use super::{
+    Cca, Error, Kernel, Neighbours, Predictions, Predictivity, Prepared, Rsa, Shape, Topology,
+    Units,
+};
+
 use crate::device::block_on;
 
 /// What a family of metrics is made of.
@@ -240,6 +244,10 @@ families! {
     Neighbours,
     /// Single units matched with single units.
     Units,
+    /// Loops, components, heat and curvature.
+    Topology,
+    /// What two classifiers predict.
+    Predictions,
 }
 
 impl Metric {

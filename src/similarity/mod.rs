@@ -42,6 +42,8 @@ mod cca;
 mod centred;
 mod cka;
 mod correlations;
+mod dynamics;
+mod energy;
 mod flatten;
 mod groups;
 mod gulp;
@@ -57,6 +59,7 @@ mod noise_ceiling;
 mod pairs;
 mod pls;
 mod predict;
+mod predictions;
 mod predictivity;
 mod prepared;
 mod procrustes;
@@ -68,7 +71,9 @@ mod rsa;
 mod shape;
 mod sinkhorn;
 mod spectral;
+mod stochastic;
 mod tiles;
+mod topology;
 mod translate;
 mod transport;
 mod uncertainty;
@@ -84,6 +89,8 @@ pub use canonical::{
 pub use cca::{Cca, Mean, Side, Summary};
 pub use cka::{Estimator, linear_cka, linear_cka_async};
 pub use correlations::{UnitCorrelations, UnitPair, unit_correlations, unit_correlations_async};
+pub use dynamics::{Dmd, dsa_angle, dsa_wasserstein};
+pub use energy::{energy_shape_distance, energy_shape_distance_async};
 pub use flatten::{Flatten, UnknownFlatten};
 pub use gulp::{gulp, gulp_async};
 pub use judgements::{
@@ -102,6 +109,10 @@ pub use noise_ceiling::{median_of_ceiling, split_half, split_half_async};
 pub use predict::{
     linear_r2, linear_r2_async, predictivity, predictivity_async, ridge_r2, ridge_r2_async,
 };
+pub use predictions::{
+    InPca, Predictions, disagreement, disagreement_async, inpca, inpca_async, jsd, jsd_async,
+    norm_difference, norm_difference_async,
+};
 pub use predictivity::{Goodness, Over, Predictivity};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
@@ -116,6 +127,11 @@ pub use rsa::{
 };
 pub use shape::{NbsKernel, Shape};
 pub use spectral::{CoClusters, co_clusters, co_clusters_async};
+pub use stochastic::{Fit, Gaussians, Group, Weights, stochastic_shape_distance};
+pub use topology::{
+    Bar, Curvature, EdgeLength, KnnGraph, Persistence, Topology, imd, imd_async, mst_divergence,
+    mst_divergence_async, persistence, persistence_async, ricci, ricci_async, rtd, rtd_async,
+};
 pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};
 pub use units::{

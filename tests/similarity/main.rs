@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 mod cca;
 mod common;
+mod dynamics;
 mod every;
 mod flatten;
 mod judgements;
@@ -20,6 +21,9 @@ mod papers;
 mod predictivity;
 mod rsa;
 mod shape;
+mod stochastic;
+mod predictions;
+mod topology;
 mod uncertainty;
 mod units;
 mod universal;

@@ -19,7 +19,11 @@ pub(in crate::similarity) struct Lists {
 }
 
 impl Lists {
-    pub(super) async fn prepare(x: &Tensor<2>, k: usize, by: Nearness) -> Result<Self, Error> {
+    pub(in crate::similarity) async fn prepare(
+        x: &Tensor<2>,
+        k: usize,
+        by: Nearness,
+    ) -> Result<Self, Error> {
         let near = match x.dtype() {
             DType::F64 => {
                 let (x, rows) = Rows::<f64>::read(x.clone()).await?;
@@ -49,7 +53,7 @@ impl Lists {
         self.neighbours.len() / self.k
     }
 
-    pub(super) fn row(&self, i: usize) -> &[u32] {
+    pub(in crate::similarity) fn row(&self, i: usize) -> &[u32] {
         &self.neighbours[i * self.k..(i + 1) * self.k]
     }
 

@@ -20,7 +20,7 @@ use burn::tensor::Tensor;
 use super::metric::{Change, Facts, Family, Options};
 use super::{Error, Estimator};
 use cknna::Masked;
-use lists::Lists;
+pub(super) use lists::Lists;
 use second_order::Surroundings;
 
 /// What makes a row near another.

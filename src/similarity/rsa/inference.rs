@@ -231,8 +231,8 @@ impl DualBootstrap {
 /// As two of [`bootstrap_models`].
 ///
 /// # Source
-/// Schütt et al. 2023, "Statistical inference on representational geometries", equation 12, with the bounds of
-/// rsatoolbox 0.3.2; its factors `n / (n - 1)` are left to the caller.
+/// Schütt et al. 2023, "Statistical inference on representational geometries": the 2-factor bootstrap, with the
+/// bounds of rsatoolbox 0.3.2.
 pub fn dual_bootstrap(
     models: &Rdms,
     subjects: &Rdms,

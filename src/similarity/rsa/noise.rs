@@ -146,7 +146,7 @@ pub async fn crossnobis_async(
 /// `n d² + d³` multiply-adds and `8 (n d + 3 d²)` bytes, in f64 on the host.
 ///
 /// # Source
-/// Ledoit & Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices", lemma 3.4;
+/// Ledoit & Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices", equation 14;
 /// the covariance is over `n`, as there.
 ///
 /// # Example

@@ -221,7 +221,7 @@ impl Rdms {
     ///
     /// # Source
     /// Diedrichsen et al. 2021, "Comparing representational geometries using whitened unbiased-distance-matrix
-    /// similarity", equation 9 without the signal's part.
+    /// similarity": the part of the covariance that noise has without signal.
     pub fn compare_whitened(
         &self,
         other: &Self,
