@@ -776,4 +776,3 @@ fn mixing_preparations_is_a_mistake() {
     let of = |name| Prepared::new(&x, metric(name)).unwrap();
     let _ = of("linear_cka").compare(&of("linear_cka[biased]"));
 }
-mod zz_tmp;
