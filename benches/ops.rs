@@ -10,7 +10,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use inscape::device::{block_on, read};
 use inscape::ops::Ste;
-use inscape::ops::{Adam, AdamRows, ByLatent, LatentSums, Moments, PairForm, PairTile};
+use inscape::ops::{Adam, AdamRows, ByLatent, LatentSums, Moments, NearestBy, PairForm, PairTile};
 use inscape::{Device, ops};
 
 fn main() {
@@ -234,6 +234,35 @@ fn pair_sums(bencher: Bencher, (r, c): (usize, usize)) {
 fn rank(bencher: Bencher, m: usize) {
     let x = row(m);
     timed(bencher, m, || ops::rank(x.clone()).float().unsqueeze());
+}
+
+/// Rows, columns of either side; the items are multiply-adds.
+#[divan::bench(args = [(512, 384, 768), (2048, 4096, 4096)], sample_count = 10)]
+fn cross_sums(bencher: Bencher, (b, dx, dy): (usize, usize, usize)) {
+    let (x, y) = (normal(b, dx), normal(b, dy));
+    let zeros = || Tensor::<2>::zeros([dx, dy], device().tensor());
+    let mut sum = Some([zeros(), zeros()]);
+    timed(bencher, b * dx * dy, || {
+        let [hi, lo] = ops::cross_sums(sum.take().expect("a sum"), x.clone(), y.clone());
+        let first = hi.clone().slice([0..1, 0..1]) * 1.0; // another buffer: a view would hold the sum
+        sum = Some([hi, lo]);
+        first
+    });
+}
+
+/// A tile of 5,000 rows' products and k; the items are pairs.
+#[divan::bench(args = [(512, 5000, 18)], sample_count = 10)]
+fn nearest(bencher: Bencher, (r, c, k): (usize, usize, usize)) {
+    let tile = PairTile {
+        products: normal(r, c),
+        row_squares: row(r),
+        column_squares: row(c),
+    };
+    let running = ops::nearest(None, &tile, [0, r], NearestBy::Distance, k);
+    timed(bencher, r * c, || {
+        let running = Some(running.clone());
+        ops::nearest(running, &tile, [0, r + c], NearestBy::Distance, k).values
+    });
 }
 
 /// Where a dense product overtakes a sparse one on the CPU: what `ops::DENSE_FROM` is read off.

@@ -6,12 +6,14 @@ mod adam_rows;
 mod autodiff;
 mod batch_topk;
 mod by_latent;
+mod cross_sums;
 mod cube;
 mod encode_topk;
 mod flex;
 mod gated;
 mod jump_relu;
 mod masks;
+mod nearest;
 mod pair_sums;
 mod radix;
 mod rank;
@@ -25,9 +27,11 @@ pub(crate) use adam_rows::take;
 pub use adam_rows::{AdamRows, AdamRowsOps, adam_rows, grad_squares};
 pub use batch_topk::{BatchTopk, BatchTopkOps, batch_topk, batch_topk_reference};
 pub use by_latent::{ByLatent, ByLatentOps, by_latent, by_latent_reference, rows_of_entries};
+pub use cross_sums::{CrossMoments, CrossSums, CrossSumsOps, cross_sums, cross_sums_reference};
 pub use encode_topk::{CHUNK, COLUMNS, Encode, EncodeTopkOps, encode_topk};
 pub use gated::{GatedOps, GatedOutputs, gated, gated_backward};
 pub use jump_relu::{JumpReluOps, Ste, jump_relu, jump_relu_backward};
+pub use nearest::{Nearest, NearestBy, nearest};
 pub use pair_sums::{
     PairForm, PairSums, PairSumsOps, PairTile, Pairs, pair_sums, pair_sums_reference,
 };

@@ -28,6 +28,7 @@ pub static SHADERS: &[&Shader] = &[
     &FOLD,
     &RANK_KEYS,
     &RANK_WRITE,
+    &CROSS_SUMS,
 ];
 
 /// Floats as integers of the same order.
@@ -456,6 +457,22 @@ pub static RANK_WRITE: Shader = Shader {
         reads("entries", "u32"),
         reads("sizes", "u32"),
         writes("ranks", "i32"),
+    ],
+    workgroup: [256, 1, 1],
+};
+
+/// The kernel of [`ops::cross_sums`](crate::ops::cross_sums()).
+pub static CROSS_SUMS: Shader = Shader {
+    file: "similarity/cross_sums.wgsl",
+    text: include_str!("../../shaders/similarity/cross_sums.wgsl"),
+    shared: &[],
+    constants: &[],
+    bindings: &[
+        reads("x", "f32"),
+        reads("y", "f32"),
+        reads("sizes", "u32"),
+        writes("hi", "f32"),
+        writes("lo", "f32"),
     ],
     workgroup: [256, 1, 1],
 };

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use inscape::Device;
 use inscape::similarity::{
-    Bootstrap, Channels, Comparator, Error, Folds, Metric, Norm, Over, Rdm, Rdms, Rsa,
+    Bootstrap, Channels, Comparator, Error, Folds, Metric, Norm, Rdm, Rdms, Resampled, Rsa,
     bootstrap_models, crossnobis, crossvalidate, dual_bootstrap, mahalanobis, matrix,
     model_weights, noise_ceiling, rsa, rsm_norm_difference, shrunk_precision,
 };
@@ -611,7 +611,7 @@ fn bootstraps_spread_as_they_should() {
     let by = Comparator::Pearson;
     let value = models.compare(&subjects, by).unwrap();
     let mean = |row: &[f64]| row.iter().sum::<f64>() / row.len() as f64;
-    let all: Vec<Bootstrap> = [Over::Conditions, Over::Subjects, Over::Both]
+    let all: Vec<Bootstrap> = [Resampled::Conditions, Resampled::Subjects, Resampled::Both]
         .iter()
         .map(|&over| bootstrap_models(&models, &subjects, by, over, 400, 7).unwrap())
         .collect();
@@ -622,13 +622,13 @@ fn bootstraps_spread_as_they_should() {
         }
         assert!(drawn.mean(0) > drawn.mean(1) && drawn.mean(1) > drawn.mean(2));
     }
-    let again = bootstrap_models(&models, &subjects, by, Over::Both, 400, 7).unwrap();
+    let again = bootstrap_models(&models, &subjects, by, Resampled::Both, 400, 7).unwrap();
     assert_eq!(again, all[2]);
     assert_ne!(
         again,
-        bootstrap_models(&models, &subjects, by, Over::Both, 400, 8).unwrap()
+        bootstrap_models(&models, &subjects, by, Resampled::Both, 400, 8).unwrap()
     );
-    // Over subjects the variance is known: that of their mean.
+    // Resampled subjects the variance is known: that of their mean.
     let row = &value[0];
     let spread = row.iter().map(|v| (v - mean(row)).powi(2)).sum::<f64>() / 36.0;
     close(all[1].variance(0), spread, 0.15 * spread);

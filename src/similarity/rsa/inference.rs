@@ -62,7 +62,7 @@ pub fn noise_ceiling(subjects: &Rdms, by: Comparator) -> Result<Ceiling, Error> 
 
 /// What a bootstrap draws anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Over {
+pub enum Resampled {
     /// The conditions: would the result hold for other stimuli?
     Conditions,
     /// The subjects: would it hold for other subjects?
@@ -138,13 +138,13 @@ impl Bootstrap {
 ///
 /// # Example
 /// ```
-/// use inscape::similarity::{Comparator, Over, Rdms, bootstrap_models};
+/// use inscape::similarity::{Comparator, Resampled, Rdms, bootstrap_models};
 ///
 /// # fn main() -> Result<(), inscape::similarity::Error> {
 /// let far = |shift: f64| (0..28).map(move |k| (k as f64 * 0.7 + shift).sin() + 2.0);
 /// let model = Rdms::new(8, far(0.0).collect())?;
 /// let subjects = Rdms::new(8, far(0.1).chain(far(0.3)).collect())?;
-/// let drawn = bootstrap_models(&model, &subjects, Comparator::Pearson, Over::Conditions, 50, 1)?;
+/// let drawn = bootstrap_models(&model, &subjects, Comparator::Pearson, Resampled::Conditions, 50, 1)?;
 /// let [low, high] = drawn.interval(0, 0.95);
 /// assert!(0.5 < low && low < high && high < 1.0);
 /// # Ok(())
@@ -154,15 +154,15 @@ pub fn bootstrap_models(
     models: &Rdms,
     subjects: &Rdms,
     by: Comparator,
-    over: Over,
+    over: Resampled,
     times: usize,
     seed: u64,
 ) -> Result<Bootstrap, Error> {
     assert!(times >= 2, "bootstrap_models: {times} samples");
     let (n, count) = (subjects.conditions(), subjects.count());
     let whole = match over {
-        Over::Subjects => Some(models.compare(subjects, by)?),
-        Over::Conditions | Over::Both => None,
+        Resampled::Subjects => Some(models.compare(subjects, by)?),
+        Resampled::Conditions | Resampled::Both => None,
     };
     let sample = |t: usize| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -172,8 +172,8 @@ pub fn bootstrap_models(
             None => models.compare_on(subjects, by, &conditions(&mut rng, n))?,
         };
         let drawn = match over {
-            Over::Conditions => (0..count).collect(),
-            Over::Subjects | Over::Both => draw(&mut rng, count),
+            Resampled::Conditions => (0..count).collect(),
+            Resampled::Subjects | Resampled::Both => draw(&mut rng, count),
         };
         let over_subjects = |row: &Vec<f64>| {
             let values: Vec<f64> = drawn.iter().map(|&k| row[k]).collect();
@@ -191,11 +191,11 @@ pub fn bootstrap_models(
 /// conditions and new subjects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DualBootstrap {
-    /// Over conditions.
+    /// Resampled conditions.
     pub conditions: Bootstrap,
-    /// Over subjects.
+    /// Resampled subjects.
     pub subjects: Bootstrap,
-    /// Over both at once.
+    /// Resampled both at once.
     pub both: Bootstrap,
 }
 
@@ -242,9 +242,9 @@ pub fn dual_bootstrap(
 ) -> Result<DualBootstrap, Error> {
     let of = |over| bootstrap_models(models, subjects, by, over, times, seed);
     Ok(DualBootstrap {
-        conditions: of(Over::Conditions)?,
-        subjects: of(Over::Subjects)?,
-        both: of(Over::Both)?,
+        conditions: of(Resampled::Conditions)?,
+        subjects: of(Resampled::Subjects)?,
+        both: of(Resampled::Both)?,
     })
 }
 

@@ -19,7 +19,7 @@ use burn::tensor::{DType, Tensor};
 
 pub use compare::Comparator;
 pub use inference::{
-    Bootstrap, Ceiling, DualBootstrap, Over, bootstrap_models, dual_bootstrap, noise_ceiling,
+    Bootstrap, Ceiling, DualBootstrap, Resampled, bootstrap_models, dual_bootstrap, noise_ceiling,
 };
 pub use noise::{
     crossnobis, crossnobis_async, mahalanobis, mahalanobis_async, shrunk_precision,

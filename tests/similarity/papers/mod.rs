@@ -7,4 +7,14 @@ mod digits;
 mod draws;
 #[allow(dead_code, reason = "each paper uses a part of it")]
 mod nets;
+
+mod cannistraci;
+mod convergent_learning;
+mod platonic;
+mod duong;
+mod li;
+mod moschella;
+mod rosetta_neurons;
 mod topology_and_geometry;
+mod universal_neurons;
+mod vits_and_cnns;

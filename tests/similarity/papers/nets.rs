@@ -64,6 +64,24 @@ pub fn values(x: &Tensor<2>) -> Vec<f32> {
     x.to_data().try_to_vec::<f32>().expect("f32 values")
 }
 
+/// The numbers below `n` in random order.
+pub fn shuffled(n: usize, draws: &mut Draws) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    (1..n).rev().for_each(|i| order.swap(i, draws.below(i + 1)));
+    order
+}
+
+/// What a convolution gives, `[n, channels * places]`, with a row for each place of each image:
+/// `[n * places, channels]`.
+pub fn channels(x: &Tensor<2>, channels: usize) -> Tensor<2> {
+    let [n, features] = x.dims();
+    let places = features / channels;
+    x.clone()
+        .reshape([n, channels, places])
+        .swap_dims(1, 2)
+        .reshape([n * places, channels])
+}
+
 /// One step of a network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Part {
@@ -91,6 +109,11 @@ impl Net {
     /// Of images of one channel.
     pub fn of_images(parts: &[Part], seed: u64) -> Self {
         Self::new([1, 8], parts, seed)
+    }
+
+    /// Of images of several channels.
+    pub fn of_channels(channels: usize, parts: &[Part], seed: u64) -> Self {
+        Self::new([channels, 8], parts, seed)
     }
 
     /// Of vectors.
