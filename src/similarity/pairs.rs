@@ -277,7 +277,7 @@ fn packed_row(n: usize, i: usize) -> Range<usize> {
 }
 
 /// Rows and columns of the tiles on and right of the diagonal, row by row.
-fn blocks(n: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+pub(super) fn blocks(n: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
     let part = move |start: usize, size: usize| start..(start + size).min(n);
     let columns = move |r: usize| (r..n).step_by(COLUMNS).map(move |c| part(c, COLUMNS));
     let rows = (0..n).step_by(ROWS);

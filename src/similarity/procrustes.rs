@@ -50,7 +50,10 @@ impl Side {
         let [n, d] = x.dims();
         let (rows, unit) = rows(x).await?;
         match n < d {
-            true => Ok(Self::new(Axes::of(matrix(&rows, centre))?.z, unit)),
+            true => {
+                let axes = Axes::of(matrix(&rows, centre))?;
+                Ok(Self::new(axes.z().into_owned(), unit))
+            }
             false => Self::of(&rows, centre, unit),
         }
     }

@@ -180,6 +180,7 @@ impl Family for Shape {
             Self::AlignedCosine => Facts::similarity(&[Rotation, Scale], 3),
             Self::Frechet => Facts {
                 equal_widths: true,
+                pairs_rows: false,
                 ..Facts::distance(&[], 2)
             },
             Self::Relative { anchors, by } => Facts {

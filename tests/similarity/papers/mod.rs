@@ -10,8 +10,11 @@ mod nets;
 
 mod cannistraci;
 mod convergent_learning;
+mod platonic;
 mod duong;
 mod li;
 mod moschella;
 mod rosetta_neurons;
+mod topology_and_geometry;
 mod universal_neurons;
+mod vits_and_cnns;
