@@ -53,6 +53,7 @@ mod rosetta;
 mod rsa;
 mod shape;
 mod spectral;
+mod statistics;
 mod stream;
 mod subspace;
 mod tiles;
@@ -87,6 +88,9 @@ pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
 pub use rsa::{Comparator, Rdm, Rsa, rsa, rsa_async};
 pub use shape::{NbsKernel, Shape};
 pub use spectral::{CoClusters, co_clusters, co_clusters_async};
+pub use statistics::{
+    concentricity, concentricity_async, magnitude, magnitude_async, uniformity, uniformity_async,
+};
 pub use stream::Streamed;
 pub use translate::{Alignment, align, align_async, precision_at_k, precision_at_k_async};
 pub use uncertainty::{Baseline, Interval, Null, bootstrap, bootstrap_async, null, null_async};

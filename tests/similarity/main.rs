@@ -17,6 +17,7 @@ mod flatten;
 mod neighbours;
 mod papers;
 mod shape;
+mod statistics;
 mod stream;
 mod uncertainty;
 mod units;
