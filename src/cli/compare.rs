@@ -1,3 +1,8 @@
+//! `inscape compare`: representations of the same inputs, each against each.
+
+mod show;
+mod values;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -5,19 +10,18 @@ use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::{DeviceOption, Failure, bar, print_json};
+use super::{DeviceOption, Failure, print_json};
 use crate::Device;
-use crate::capture::paired_rows;
 use crate::capture::store::{Source, Store, write_whole};
 use crate::device::{block_on, read};
 use crate::hook::matches;
-use crate::report::{COMPARISON, Comparison, Heatmap, RDMS, split_labels};
-use crate::similarity::{
-    self, Baseline, Channels, Flatten, Interval, Metric, Null, Rdm, Rdms, bootstrap, matrix, null,
-};
+use crate::report::{COMPARISON, RDMS};
+use crate::similarity::{self, Baseline, Flatten, Metric};
 
-/// Share of intervals that hold the true value.
-const LEVEL: f64 = 0.95;
+use show::pictures;
+pub(super) use show::print;
+use values::compare_all_rows;
+pub(super) use values::{Asked, compare};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -53,6 +57,10 @@ pub(super) struct Options {
     /// Use at most this many rows, drawn without replacement.
     #[arg(long, default_value_t = 5000, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_rows: usize,
+    /// Read all rows once, batch by batch, in memory that does not grow with them: for linear CKA, canonical
+    /// correlations, Procrustes and what else sums of products decide.
+    #[arg(long, conflicts_with_all = ["max_rows", "null", "bootstrap"])]
+    all_rows: bool,
     /// Seed of every draw.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -88,28 +96,6 @@ impl FromStr for Choice {
 enum ByChance {
     Rows,
     Rotation,
-}
-
-/// What is asked of every pair.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
-    pub(super) max_rows: usize,
-    pub(super) seed: u64,
-    /// Draws by chance, and what chance is.
-    pub(super) null: (usize, Baseline),
-    pub(super) bootstrap: usize,
-}
-
-impl Asked {
-    /// Values alone.
-    pub(super) fn values(max_rows: usize) -> Self {
-        Self {
-            max_rows,
-            seed: 0,
-            null: (0, Baseline::Rows),
-            bootstrap: 0,
-        }
-    }
 }
 
 /// The sources that a spelling names: one, or every hook of a store.
@@ -165,154 +151,6 @@ fn one(spec: &str, flatten: Option<Flatten>) -> Result<Source, Failure> {
     Ok(Source::memory(source.name(), values, width))
 }
 
-fn tensor(rows: Vec<f32>, width: usize, device: &Device) -> Tensor<2> {
-    let n = rows.len() / width;
-    Tensor::from_data(TensorData::new(rows, [n, width]), device.tensor())
-}
-
-/// Compares the sources of two sides; `right` empty means the left side with itself. With `all`, metrics that have
-/// no value for these sources are named on stderr and left out.
-pub(super) fn compare(
-    left: &[Source],
-    right: &[Source],
-    metrics: &[Metric],
-    all: bool,
-    asked: Asked,
-    device: &Device,
-) -> Result<Vec<Comparison>, Failure> {
-    let sources: Vec<Source> = left.iter().chain(right).cloned().collect();
-    let rows = paired_rows(&sources, asked.max_rows, asked.seed)?;
-    let used = rows[0].len() / sources[0].width();
-    let mut x: Vec<Tensor<2>> = rows
-        .into_iter()
-        .zip(&sources)
-        .map(|(rows, s)| tensor(rows, s.width(), device))
-        .collect();
-    let y = x.split_off(left.len());
-    let y = if right.is_empty() { &x } else { &y };
-    let labels = |sources: &[Source]| sources.iter().map(|s| s.name().to_string()).collect();
-    let mut found = Vec::new();
-    for &metric in metrics {
-        match table(&x, y, metric, asked) {
-            Ok((values, nulls, intervals)) => found.push(Comparison {
-                metric: metric.to_string(),
-                kind: metric.facts().kind,
-                rows: used,
-                of_rows: sources[0].rows(),
-                row_labels: labels(left),
-                column_labels: labels(if right.is_empty() { left } else { right }),
-                values,
-                nulls,
-                intervals,
-            }),
-            Err(e) if all => eprintln!("{metric}: left out: {e}"),
-            Err(e) => return Err(format!("{metric}: {e}").into()),
-        }
-    }
-    match found.is_empty() {
-        true => Err("no metric has a value for these sources".into()),
-        false => Ok(found),
-    }
-}
-
-type Tables = (
-    Vec<Vec<f64>>,
-    Option<Vec<Vec<Null>>>,
-    Option<Vec<Vec<Interval>>>,
-);
-
-/// The values of one metric, with what was asked for beside them.
-fn table(
-    x: &[Tensor<2>],
-    y: &[Tensor<2>],
-    metric: Metric,
-    asked: Asked,
-) -> Result<Tables, similarity::Error> {
-    let progress = bar("compare", "steps", 1);
-    let seen = |done: usize, total: usize| {
-        progress.set_length(total as u64);
-        progress.set_position(done as u64);
-    };
-    let values = matrix(x, y, metric, seen)?;
-    progress.finish_and_clear();
-    let (draws, baseline) = asked.null;
-    let nulls = each_pair("by chance", x, y, draws, |x, y, seen| {
-        null(x, y, metric, baseline, draws, asked.seed, seen)
-    })?;
-    let intervals = each_pair("intervals", x, y, asked.bootstrap, |x, y, seen| {
-        bootstrap(x, y, metric, asked.bootstrap, LEVEL, asked.seed, seen)
-    })?;
-    Ok((values, nulls, intervals))
-}
-
-/// `f` of every pair, under one bar; none if there are no draws.
-fn each_pair<R>(
-    what: &'static str,
-    x: &[Tensor<2>],
-    y: &[Tensor<2>],
-    draws: usize,
-    f: impl Fn(&Tensor<2>, &Tensor<2>, &mut dyn FnMut(usize, usize)) -> Result<R, similarity::Error>,
-) -> Result<Option<Vec<Vec<R>>>, similarity::Error> {
-    if draws == 0 {
-        return Ok(None);
-    }
-    let progress = bar(what, "draws", (x.len() * y.len() * draws) as u64);
-    let row = |x: &Tensor<2>| {
-        let cell = |y: &Tensor<2>| f(x, y, &mut |_, _| progress.inc(1));
-        y.iter().map(cell).collect::<Result<Vec<R>, _>>()
-    };
-    let found = x.iter().map(row).collect::<Result<_, _>>()?;
-    progress.finish_and_clear();
-    Ok(Some(found))
-}
-
-/// How unlike some of the rows are in each source: correlation distances by rank, as a share of all.
-fn pictures(
-    sources: &[Source],
-    most: usize,
-    asked: Asked,
-    device: &Device,
-) -> Result<Vec<Heatmap>, Failure> {
-    let rows = paired_rows(sources, most.max(3), asked.seed)?;
-    let picture = |(rows, source): (Vec<f32>, &Source)| {
-        let x = tensor(rows, source.width(), device);
-        let n = x.dims()[0];
-        let rdm = Rdms::of(&[x], Rdm::Correlation, Channels::Sum)
-            .map_err(|e| format!("{}: {e}", source.name()))?;
-        let labels: Vec<String> = (0..n).map(|i| i.to_string()).collect();
-        Ok(Heatmap {
-            title: source.name().to_string(),
-            metric: "correlation distance, by rank from the nearest pair to the farthest".into(),
-            note: Some(format!("{n} of {} rows", source.rows())),
-            row_labels: labels.clone(),
-            column_labels: labels,
-            values: by_rank(rdm.triangle(0), n),
-            range: Some((0.0, 1.0)),
-            ..Heatmap::default()
-        })
-    };
-    rows.into_iter().zip(sources).map(picture).collect()
-}
-
-/// The square matrix of the ranks of an upper triangle, 0 to 1; the diagonal is 0.
-fn by_rank(triangle: &[f64], n: usize) -> Vec<Vec<f64>> {
-    let mut order: Vec<usize> = (0..triangle.len()).collect();
-    order.sort_by(|&a, &b| triangle[a].total_cmp(&triangle[b]));
-    let mut share = vec![0.0; triangle.len()];
-    let last = (order.len() - 1).max(1) as f64;
-    for (rank, &at) in order.iter().enumerate() {
-        share[at] = rank as f64 / last;
-    }
-    let at = |i: usize, j: usize| share[i * (2 * n - i - 1) / 2 + j - i - 1];
-    let cell = |i: usize, j: usize| match i == j {
-        true => 0.0,
-        false => at(i.min(j), i.max(j)),
-    };
-    (0..n)
-        .map(|i| (0..n).map(|j| cell(i, j)).collect())
-        .collect()
-}
-
 impl Options {
     fn metrics(&self) -> (Vec<Metric>, bool) {
         let all = self.metric.iter().any(|m| matches!(m, Choice::All));
@@ -322,6 +160,7 @@ impl Options {
         });
         // Rows of a store are activations: metrics of predictions are for those who name them.
         let every = Metric::names().filter_map(|name| name.parse().ok());
+        let every = every.filter(|m| !matches!(m, Metric::Predictions(_)));
         let metrics = every.filter(|_| all).chain(named).collect();
         (metrics, all)
     }
@@ -332,6 +171,7 @@ impl Options {
             ByChance::Rotation => Baseline::Rotation,
         };
         Asked {
+            all: false,
             max_rows: self.max_rows,
             seed: self.seed,
             null: (self.null, baseline),
@@ -351,7 +191,14 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     }
     let device = options.device.open()?;
     let (metrics, all) = options.metrics();
-    let found = compare(&left, &right, &metrics, all, options.asked(), &device)?;
+    let asked = Asked {
+        all,
+        ..options.asked()
+    };
+    let found = match options.all_rows {
+        true => compare_all_rows(&left, &right, &metrics, asked, &device)?,
+        false => compare(&left, &right, &metrics, asked, &device)?,
+    };
     if let Some(out) = &options.out {
         std::fs::create_dir_all(out).map_err(|e| format!("{}: {e}", out.display()))?;
         write_whole(&out.join(COMPARISON), &serde_json::to_vec_pretty(&found)?)?;
@@ -366,69 +213,4 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     } else {
         found.iter().try_for_each(print)
     }
-}
-
-pub(super) fn print(found: &Comparison) -> Result<(), Failure> {
-    say!(
-        "{} over {} of {} rows",
-        found.metric,
-        found.rows,
-        found.of_rows
-    );
-    if let [[_]] = found.values.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] {
-        return print_pairs(found);
-    }
-    if found.nulls.is_some() || found.intervals.is_some() {
-        return print_pairs(found);
-    }
-    let (store, rows) = split_labels(&found.row_labels);
-    let (other, columns) = split_labels(&found.column_labels);
-    if let (Some(a), Some(b)) = (store, other) {
-        say!("rows: {a}, columns: {b}");
-    }
-    let wide = rows
-        .iter()
-        .chain(&columns)
-        .map(|l| l.len())
-        .max()
-        .unwrap_or(0)
-        + 4;
-    if rows != columns {
-        for (i, label) in columns.iter().enumerate() {
-            say!("{:wide$} {i:>7}  {label}", "");
-        }
-    }
-    let numbers: String = (0..columns.len()).map(|i| format!(" {i:>7}")).collect();
-    say!("{:wide$}{numbers}", "");
-    for (i, (label, values)) in rows.iter().zip(&found.values).enumerate() {
-        let cells: String = values.iter().map(|v| format!(" {v:7.4}")).collect();
-        say!("{:wide$}{cells}", format!("{i:>2}  {label}"));
-    }
-    Ok(())
-}
-
-/// A line for each pair, with what chance gives and the interval where they were asked for.
-fn print_pairs(found: &Comparison) -> Result<(), Failure> {
-    for (i, row) in found.values.iter().enumerate() {
-        for (j, value) in row.iter().enumerate() {
-            let interval = found.intervals.as_ref().map(|t| &t[i][j]);
-            let interval = interval
-                .map(|t| {
-                    format!(
-                        "  {:.0} % in [{:.4}, {:.4}]",
-                        100.0 * t.level,
-                        t.low,
-                        t.high
-                    )
-                })
-                .unwrap_or_default();
-            let null = found.nulls.as_ref().map(|t| &t[i][j]);
-            let null = null
-                .map(|t| format!("  by chance {:.4} ± {:.4}, p = {:.2}", t.mean, t.sd, t.p))
-                .unwrap_or_default();
-            let (a, b) = (&found.row_labels[i], &found.column_labels[j]);
-            say!("{value:.6}{interval}{null}  {a}  {b}");
-        }
-    }
-    Ok(())
 }

@@ -244,14 +244,8 @@ fn compare_layers(
     let metrics: [Metric; 2] = ["linear_cka".parse()?, "mutual_knn".parse()?];
     let (left, right) = (layers(&stores[0])?, layers(&stores[1])?);
     for (name, right) in [("within", &[][..]), ("between", &right[..])] {
-        let found: Vec<Comparison> = compare::compare(
-            &left,
-            right,
-            &metrics,
-            false,
-            compare::Asked::values(3000),
-            device,
-        )?;
+        let found: Vec<Comparison> =
+            compare::compare(&left, right, &metrics, compare::Asked::values(3000), device)?;
         let dir = out.join(name);
         std::fs::create_dir_all(&dir)?;
         write_whole(&dir.join(COMPARISON), &serde_json::to_vec_pretty(&found)?)?;

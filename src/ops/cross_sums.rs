@@ -4,7 +4,7 @@ mod running;
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Slice, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
@@ -14,8 +14,8 @@ use rayon::prelude::*;
 
 pub use running::{CrossMoments, CrossSums};
 
+use super::cube;
 use super::flex::{all_f32, dims, floats, owned};
-use super::{cube, flex};
 use crate::wgsl;
 
 /// Adds `xᵀ y` of a batch to a running sum.

@@ -3,9 +3,7 @@
 mod sort;
 
 use burn::backend::tensor::{FloatTensor, IndexingUpdateOp, IntTensor};
-use burn::backend::{
-    Backend, DType, Dispatch, Flex, IntDType, Shape, TensorMetadata, backend_extension,
-};
+use burn::backend::{Backend, DType, Dispatch, Flex, IntDType, TensorMetadata, backend_extension};
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
@@ -34,7 +32,7 @@ use crate::wgsl;
 /// take the reference, which sorts on the host where Burn has no sort for the device.
 ///
 /// Source: the mid-ranks of Spearman 1904 with ties after Kendall 1945, "The treatment of ties in
-/// ranking problems"; the sort is that of [`by_latent`](super::by_latent).
+/// ranking problems"; the sort is that of [`by_latent`](super::by_latent()).
 ///
 /// ```
 /// use burn::tensor::Tensor;

@@ -1,12 +1,14 @@
 //! A representation in its principal axes, in f64 on the host: what every metric of subspaces and
 //! rotations needs, worked out once for each.
 
+use std::borrow::Cow;
+
 use burn::tensor::{DType, Tensor};
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, Mat, MatRef, Par, Side};
 
 use super::Error;
-use super::host::{Real, Rows, map_chunks, working};
+use super::host::{Real, Rows, chunks_mut, working};
 
 /// Directions below this share of the largest singular value are none: rounding, in either precision.
 const NONE: f64 = 1e-6;
@@ -27,7 +29,7 @@ pub(super) struct Basis {
     pub(super) d: usize,
     /// Singular values, falling, all above [`NONE`] of the first; at least one.
     pub(super) s: Vec<f64>,
-    /// Principal directions, `[d, s.len()]`.
+    /// Principal directions `[d, r]`: of all singular values, or of the leading ones.
     pub(super) v: Mat<f64>,
 }
 
@@ -38,77 +40,174 @@ impl Basis {
     }
 }
 
-/// One representation `X`, column-centred or as it is, as `Z Vᵀ` with orthogonal columns of `Z`.
+/// One representation `X`, column-centred or as it is, with its principal axes.
 #[derive(Clone, Debug)]
 pub(super) struct Axes {
-    /// Scores `Z = X V`, `[n, s.len()]`; column `i` has length `s[i]`.
-    pub(super) z: Mat<f64>,
-    /// The rest of the decomposition.
+    held: Held,
+    /// What is left when the rows are gone.
     pub(super) basis: Basis,
+}
+
+/// The rows, in the form that is the cheaper to keep and to multiply with.
+#[derive(Clone, Debug)]
+enum Held {
+    /// Scores `Z = X V`, `[n, r]`.
+    Scores(Mat<f64>),
+    /// `Xᵀ`, where most columns have a direction of their own: a product of two representations then
+    /// costs less than the scores of both.
+    Turned(Mat<f64>),
+}
+
+impl Held {
+    /// `Zᵀ` or `Xᵀ`.
+    fn turned(&self) -> MatRef<'_, f64> {
+        match self {
+            Self::Scores(z) => z.transpose(),
+            Self::Turned(x) => x.as_ref(),
+        }
+    }
 }
 
 impl Axes {
     /// Decomposes `x`, `[n, d]`; with `centre` its columns lose their means first.
     ///
-    /// Cost: `O(n d min(n, d))` on the host; `8 n (d + r)` bytes while it runs, `8 r (n + d)` kept.
-    /// Through `XᵀX` (or `XXᵀ` if `n < d`) where all that counts lies above [`SQUARED`], which costs a
-    /// product and an eigendecomposition; else a singular value decomposition of `X`.
+    /// Cost: `O(n d min(n, d))` on the host; `8 n (d + r)` bytes while it runs, at most `16 r (n + d)`
+    /// kept. Through `XᵀX` (or `XXᵀ` if `n < d`) where all that counts lies above [`SQUARED`], which
+    /// costs a product and an eigendecomposition; else a singular value decomposition of `X`.
     pub(super) async fn prepare(x: &Tensor<2>, centre: bool) -> Result<Self, Error> {
-        let rows = wide_rows(x).await?;
-        let mean = match centre {
-            true => rows.column_means(),
-            false => vec![0.0; rows.d],
-        };
-        let x = Mat::from_fn(rows.n, rows.d, |i, j| rows.row(i)[j] - mean[j]);
-        drop(rows);
-        Self::of(x)
+        Self::through(turned(wide_rows(x).await?, centre), 1.0)
+    }
+
+    /// As [`Axes::prepare`], centred, with all singular values but no more directions than hold this share
+    /// of the variance.
+    pub(super) async fn leading(x: &Tensor<2>, variance: f64) -> Result<Self, Error> {
+        Self::through(turned(wide_rows(x).await?, true), variance)
     }
 
     /// Decomposes a matrix as it is.
     pub(super) fn of(x: Mat<f64>) -> Result<Self, Error> {
-        let (n, d) = (x.nrows(), x.ncols());
+        Self::through(x.transpose().to_owned(), 1.0)
+    }
+
+    /// Decomposes the matrix whose transpose is `turned`, and keeps the fewest directions that hold
+    /// `variance` of its squares.
+    pub(super) fn through(turned: Mat<f64>, variance: f64) -> Result<Self, Error> {
+        let (n, d) = (turned.ncols(), turned.nrows());
         let squared = match n.min(d) > SMALL {
-            true if n >= d => through_columns(x.as_ref())?,
-            true => through_rows(x.as_ref())?,
+            true if n >= d => through_columns(turned.as_ref(), variance)?,
+            true => through_rows(turned.as_ref(), variance)?,
             false => None,
         };
-        match squared {
-            Some(axes) => Ok(axes),
-            None => through_svd(x.as_ref()),
-        }
+        let Parts { z, s, v } = match squared {
+            Some(parts) => parts,
+            None => through_svd(turned.transpose(), variance)?,
+        };
+        let held = z.map_or(Held::Turned(turned), Held::Scores);
+        let basis = Basis { n, d, s, v };
+        Ok(Self { held, basis })
     }
 
     /// The same rows in another order.
     pub(super) fn reordered(&self, order: &[usize]) -> Self {
-        let z = Mat::from_fn(self.z.nrows(), self.z.ncols(), |i, j| self.z[(order[i], j)]);
+        let held = match &self.held {
+            Held::Scores(z) => {
+                Held::Scores(Mat::from_fn(z.nrows(), z.ncols(), |i, j| z[(order[i], j)]))
+            }
+            Held::Turned(x) => {
+                Held::Turned(Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[(i, order[j])]))
+            }
+        };
         let basis = self.basis.clone();
-        Self { z, basis }
+        Self { held, basis }
+    }
+
+    /// Scores `Z = X V`, `[n, r]`: orthogonal columns of the lengths `s`.
+    pub(super) fn z(&self) -> Cow<'_, Mat<f64>> {
+        match &self.held {
+            Held::Scores(z) => Cow::Borrowed(z),
+            Held::Turned(x) => Cow::Owned(x.transpose() * &self.basis.v),
+        }
     }
 
     /// `Zxᵀ Zy`: the products of the two sides' scores, `[rx, ry]`.
+    ///
+    /// Cost: `O(n rx ry)`, and where `X` is held and not its scores `O(n dx ry + dx rx ry)`.
     pub(super) fn cross(&self, other: &Self) -> Mat<f64> {
-        self.z.transpose() * &other.z
+        let product = self.times(other.held.turned().transpose());
+        match other.held {
+            Held::Scores(_) => product,
+            Held::Turned(_) => product * &other.basis.v,
+        }
+    }
+
+    /// `Zᵀ y` for `y` of `[n, q]`.
+    pub(super) fn times(&self, y: MatRef<'_, f64>) -> Mat<f64> {
+        let product = self.held.turned() * y;
+        match self.held {
+            Held::Scores(_) => product,
+            Held::Turned(_) => self.basis.v.transpose() * product,
+        }
     }
 }
 
-/// `x` read back in f64, whatever it is.
+/// `x` read back in f64, whatever it is; brought near 1 by a power of two where it lies far from there.
 pub(super) async fn wide_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
     Ok(match x.dtype() {
         DType::F64 => Rows::<f64>::read(x.clone()).await?.1,
-        _ => {
-            let rows = Rows::<f32>::read(working(x)).await?.1;
-            let widen = |r: std::ops::Range<usize>| {
-                let values = &rows.values[r.start * rows.d..r.end * rows.d];
-                values.iter().map(|v| v.wide()).collect::<Vec<_>>()
-            };
-            Rows {
-                values: map_chunks(rows.n, 1024, widen).concat(),
-                n: rows.n,
-                d: rows.d,
-                scale: rows.scale,
-            }
-        }
+        _ => widened(Rows::<f32>::read(working(x)).await?.1),
     })
+}
+
+/// [`wide_rows`] in the units it came in.
+pub(super) async fn unscaled_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
+    Ok(match x.dtype() {
+        DType::F64 => Rows::<f64>::unscaled(x).await?,
+        _ => widened(Rows::<f32>::unscaled(&working(x)).await?),
+    })
+}
+
+fn widened(rows: Rows<f32>) -> Rows<f64> {
+    let (n, d) = (rows.n, rows.d);
+    let mut values = vec![0.0; n * d];
+    chunks_mut(&mut values, 1 << 16, |c, chunk| {
+        let narrow = &rows.values[c << 16..];
+        chunk
+            .iter_mut()
+            .zip(narrow)
+            .for_each(|(w, v)| *w = v.wide());
+    });
+    Rows { values, n, d }
+}
+
+/// `Xᵀ` in f64; with `centre` each column of `x` has lost its mean.
+fn turned(rows: Rows<f64>, centre: bool) -> Mat<f64> {
+    let mean = match centre {
+        true => rows.column_means(),
+        false => vec![0.0; rows.d],
+    };
+    let d = rows.d;
+    Mat::from_fn(d, rows.n, |j, i| rows.values[i * d + j] - mean[j])
+}
+
+/// `x` read back, centred and turned: `[d, n]` in f64; as it came, or brought near 1 by a power of two
+/// where it lies far from there.
+pub(super) async fn centred(x: &Tensor<2>, units_matter: bool) -> Result<Mat<f64>, Error> {
+    let rows = match units_matter {
+        true => unscaled_rows(x).await?,
+        false => wide_rows(x).await?,
+    };
+    Ok(turned(rows, true))
+}
+
+/// How many of the falling singular values hold `variance` of the summed squares.
+pub(super) fn holding(s: &[f64], variance: f64) -> usize {
+    let total: f64 = s.iter().map(|s| s * s).sum();
+    let mut sum = 0.0;
+    let below = |s: &&f64| {
+        sum += **s * **s;
+        variance == 1.0 || sum < variance * total
+    };
+    (s.iter().take_while(below).count() + 1).min(s.len())
 }
 
 pub(super) fn no_convergence() -> Error {
@@ -128,22 +227,26 @@ pub(super) fn rank(s: &[f64]) -> Result<usize, Error> {
     }
 }
 
-fn through_svd(x: MatRef<'_, f64>) -> Result<Axes, Error> {
+/// A decomposition: scores (left out where there are many), singular values and directions.
+struct Parts {
+    z: Option<Mat<f64>>,
+    s: Vec<f64>,
+    v: Mat<f64>,
+}
+
+fn through_svd(x: MatRef<'_, f64>, variance: f64) -> Result<Parts, Error> {
     let found = x.thin_svd().map_err(|_| no_convergence())?;
     let mut s: Vec<f64> = found.S().column_vector().iter().copied().collect();
-    let rank = rank(&s)?;
-    s.truncate(rank);
-    let z = Mat::from_fn(x.nrows(), rank, |i, j| found.U()[(i, j)] * s[j]);
-    let v = found.V().subcols(0, rank).to_owned();
-    let (n, d) = (x.nrows(), x.ncols());
-    Ok(Axes {
-        z,
-        basis: Basis { n, d, s, v },
-    })
+    s.truncate(rank(&s)?);
+    let r = holding(&s, variance);
+    let z = Mat::from_fn(x.nrows(), r, |i, j| found.U()[(i, j)] * s[j]);
+    let v = found.V().subcols(0, r).to_owned();
+    let z = Some(z);
+    Ok(Parts { z, s, v })
 }
 
 /// `a aᵀ` of which the lower triangle is computed.
-fn gram(a: MatRef<'_, f64>) -> Mat<f64> {
+pub(super) fn gram(a: MatRef<'_, f64>) -> Mat<f64> {
     let n = a.nrows();
     let mut product = Mat::zeros(n, n);
     matmul(
@@ -160,50 +263,48 @@ fn gram(a: MatRef<'_, f64>) -> Mat<f64> {
     product
 }
 
-/// Singular values of `a`, falling, with the eigenvectors of `a aᵀ`; none if some of those that count
-/// are too small to be trusted after squaring.
+/// Singular values of `a`, falling, with as many eigenvectors of `a aᵀ` as hold `variance`; none if some
+/// of those belong to values too small to be trusted after squaring.
 #[allow(clippy::type_complexity, reason = "a list and a matrix")]
-fn squared_spectrum(a: MatRef<'_, f64>) -> Result<Option<(Vec<f64>, Mat<f64>)>, Error> {
+fn squared_spectrum(
+    a: MatRef<'_, f64>,
+    variance: f64,
+) -> Result<Option<(Vec<f64>, Mat<f64>)>, Error> {
     let eigen = gram(a)
         .self_adjoint_eigen(Side::Lower)
         .map_err(|_| no_convergence())?;
     let values: Vec<f64> = eigen.S().column_vector().iter().copied().collect();
     let mut s: Vec<f64> = values.iter().rev().map(|l| l.max(0.0).sqrt()).collect();
-    let rank = rank(&s)?;
-    if s[rank - 1] <= SQUARED * s[0] {
+    s.truncate(rank(&s)?);
+    let r = holding(&s, variance);
+    if s[r - 1] <= SQUARED * s[0] {
         return Ok(None);
     }
-    s.truncate(rank);
     let last = values.len() - 1;
-    let vectors = Mat::from_fn(values.len(), rank, |i, j| eigen.U()[(i, last - j)]);
+    let vectors = Mat::from_fn(values.len(), r, |i, j| eigen.U()[(i, last - j)]);
     Ok(Some((s, vectors)))
 }
 
-fn through_columns(x: MatRef<'_, f64>) -> Result<Option<Axes>, Error> {
-    let Some((s, v)) = squared_spectrum(x.transpose())? else {
+fn through_columns(turned: MatRef<'_, f64>, variance: f64) -> Result<Option<Parts>, Error> {
+    let Some((s, v)) = squared_spectrum(turned, variance)? else {
         return Ok(None);
     };
-    let (n, d) = (x.nrows(), x.ncols());
-    Ok(Some(Axes {
-        z: x * &v,
-        basis: Basis { n, d, s, v },
-    }))
+    let few = 2 * v.ncols() <= turned.nrows();
+    let z = few.then(|| turned.transpose() * &v);
+    Ok(Some(Parts { z, s, v }))
 }
 
-fn through_rows(x: MatRef<'_, f64>) -> Result<Option<Axes>, Error> {
-    let Some((s, u)) = squared_spectrum(x)? else {
+fn through_rows(turned: MatRef<'_, f64>, variance: f64) -> Result<Option<Parts>, Error> {
+    let Some((s, u)) = squared_spectrum(turned.transpose(), variance)? else {
         return Ok(None);
     };
-    let mut v = x.transpose() * &u;
-    for (j, &s) in s.iter().enumerate() {
-        v.col_mut(j).iter_mut().for_each(|v| *v /= s);
+    let mut v = turned * &u;
+    for (v, s) in v.col_iter_mut().zip(&s) {
+        v.iter_mut().for_each(|v| *v /= s);
     }
-    let z = Mat::from_fn(x.nrows(), s.len(), |i, j| u[(i, j)] * s[j]);
-    let (n, d) = (x.nrows(), x.ncols());
-    Ok(Some(Axes {
-        z,
-        basis: Basis { n, d, s, v },
-    }))
+    let z = Mat::from_fn(u.nrows(), u.ncols(), |i, j| u[(i, j)] * s[j]);
+    let z = Some(z);
+    Ok(Some(Parts { z, s, v }))
 }
 
 #[cfg(test)]
@@ -229,28 +330,61 @@ mod tests {
         let flat = wave(300, 5) * wave(5, 200);
         for x in [wave(300, 150), wave(140, 333), wave(40, 30), flat] {
             let axes = Axes::of(x.clone()).unwrap();
-            let plain = through_svd(x.as_ref()).unwrap();
+            let plain = through_svd(x.as_ref(), 1.0).unwrap().s;
             let scale = axes.basis.s[0];
-            assert!(largest(&axes.z * axes.basis.v.transpose() - &x) < 1e-12 * scale);
+            assert!(largest(&*axes.z() * axes.basis.v.transpose() - &x) < 1e-12 * scale);
             let products = axes.cross(&axes);
             let expected = Mat::from_fn(products.nrows(), products.ncols(), |i, j| match i == j {
                 true => axes.basis.s[i].powi(2),
                 false => 0.0,
             });
             assert!(largest(products - expected) < 1e-11 * scale * scale);
-            assert_eq!(axes.basis.s.len(), plain.basis.s.len());
-            for (a, b) in axes.basis.s.iter().zip(&plain.basis.s) {
+            assert_eq!(axes.basis.s.len(), plain.len());
+            for (a, b) in axes.basis.s.iter().zip(&plain) {
                 assert!((a - b).abs() < 1e-11 * scale, "{a} {b}");
             }
         }
     }
 
-    /// A spectrum that falls over five orders: squaring would lose digits, so the matrix is decomposed.
+    /// Whichever form each side is held in, and in whichever order the rows lie.
+    #[test]
+    fn products_of_scores_do_not_depend_on_what_is_held() {
+        let (full, few) = (wave(300, 150), wave(300, 5) * wave(5, 200));
+        let sides = [full, few].map(|x| Axes::of(x).unwrap());
+        assert!(matches!(sides[0].held, Held::Turned(_)));
+        assert!(matches!(sides[1].held, Held::Scores(_)));
+        let order: Vec<usize> = (0..300).map(|i| (i * 7 + 3) % 300).collect();
+        for a in &sides {
+            for b in &sides {
+                let expected = a.z().transpose() * &*b.z();
+                let scale = a.basis.s[0] * b.basis.s[0];
+                assert!(largest(a.cross(b) - &expected) < 1e-13 * scale);
+                let moved = a.reordered(&order).cross(&b.reordered(&order));
+                assert!(largest(moved - &expected) < 1e-13 * scale);
+            }
+        }
+    }
+
+    /// A spectrum that falls over five orders: squaring would lose digits, so the matrix is decomposed,
+    /// unless the directions that are asked for are the large ones.
     #[test]
     fn small_directions_are_not_squared() {
         let even = wave(400, 130);
         let x = Mat::from_fn(400, 130, |i, j| even[(i, j)] * 10f64.powi(-(j as i32 / 26)));
-        assert!(through_columns(x.as_ref()).unwrap().is_none());
-        assert!(through_columns(even.as_ref()).unwrap().is_some());
+        let squared = |x: &Mat<f64>, variance| through_columns(x.transpose(), variance).unwrap();
+        assert!(squared(&x, 1.0).is_none());
+        assert!(squared(&even, 1.0).is_some());
+        let found = squared(&x, 0.99).unwrap();
+        let plain = through_svd(x.as_ref(), 0.99).unwrap();
+        assert_eq!(found.v.ncols(), plain.v.ncols());
+        assert!(found.v.ncols() < 60);
+    }
+
+    #[test]
+    fn the_fewest_directions_that_hold_enough() {
+        let singular = [3.0, 2.0, 1.0]; // squares 9, 4, 1
+        for (variance, fewest) in [(0.6, 1), (0.65, 2), (0.92, 2), (0.93, 3), (1.0, 3)] {
+            assert_eq!(holding(&singular, variance), fewest, "{variance}");
+        }
     }
 }

@@ -3,49 +3,145 @@
 use std::fmt;
 
 use burn::tensor::Tensor;
-use faer::{Mat, MatRef};
+use faer::{Mat, MatRef, Side as Triangle};
 
-use super::axes::{Axes, Basis, no_convergence};
+use super::Error;
+use super::axes::{Axes, Basis, gram, holding, no_convergence};
+use super::gulp;
 use super::metric::{Change, Facts, Family, Options, is_share};
-use super::{Error, Prepared};
-use crate::device::block_on;
 
-/// Metrics made of canonical correlations, and of what one side predicts of the other.
+/// Metrics made of canonical correlations.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Cca {
-    /// [`svcca`](super::svcca()): `svcca[variance=0.99]`.
+    /// [`cca`](super::cca()): `cca[mean]`, `cca[min_width]` or `cca[r2]`.
+    Plain(Summary),
+    /// [`svcca`](super::svcca()): `svcca[variance=0.99,mean=all]` or `svcca[mean=leading]`.
     Svcca {
         /// Share of the variance that is kept of each side, above 0 and at most 1.
         variance: f64,
+        /// Which correlations count.
+        mean: Mean,
+    },
+    /// [`pwcca`](super::pwcca()): `pwcca[from=x]` or `pwcca[from=y]`.
+    Pwcca {
+        /// The side whose columns give the weights.
+        from: Side,
+    },
+    /// [`gulp`](super::gulp()): `gulp[lambda=0.1]`.
+    Gulp {
+        /// Ridge of the linear predictors, for rows of mean squared length 1; at least 0.
+        lambda: f64,
     },
 }
 
+/// One of two representations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The first or left one.
+    X,
+    /// The second or right one.
+    Y,
+}
+
+impl Side {
+    pub(super) const NAMES: [(&'static str, Self); 2] = [("x", Self::X), ("y", Self::Y)];
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::X => "x",
+            Self::Y => "y",
+        })
+    }
+}
+
+/// How canonical correlations become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Summary {
+    /// Their mean, over as many as the side of lower rank has directions.
+    Mean,
+    /// Their sum over the smaller width: directions that are missing count as 0.
+    MinWidth,
+    /// The sum of their squares over the smaller width: the R² of Kornblith et al. 2019.
+    R2,
+}
+
+/// Which canonical correlations are averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mean {
+    /// All.
+    All,
+    /// The fewest leading ones that hold 98 % of the sum of all, as google/svcca has it.
+    Leading,
+}
+
+/// Share of the summed correlations that [`Mean::Leading`] averages.
+const LEADING: f64 = 0.98;
+
 impl Family for Cca {
-    const NAMES: &'static [&'static str] = &["svcca[variance=0.99]"];
+    const NAMES: &'static [&'static str] = &[
+        "cca[mean]",
+        "svcca[variance=0.99,mean=all]",
+        "pwcca[from=x]",
+        "gulp[lambda=0.1]",
+    ];
     type Kept = Axes;
 
     fn parse(name: &str, options: &mut Options<'_>) -> Option<Self> {
-        match name {
-            "svcca" => Some(Self::Svcca {
+        Some(match name {
+            "cca" => Self::Plain(options.word(&[
+                ("mean", Summary::Mean),
+                ("min_width", Summary::MinWidth),
+                ("r2", Summary::R2),
+            ])),
+            "svcca" => Self::Svcca {
                 variance: options.number("variance", 0.99, is_share)?,
-            }),
-            _ => None,
-        }
+                mean: options.choose("mean", &[("all", Mean::All), ("leading", Mean::Leading)])?,
+            },
+            "pwcca" => Self::Pwcca {
+                from: options.choose("from", &Side::NAMES)?,
+            },
+            "gulp" => Self::Gulp {
+                lambda: options.number("lambda", 0.1, is_ridge)?,
+            },
+            _ => return None,
+        })
     }
 
     fn facts(self) -> Facts {
-        use Change::{Rotation, Scale, Shift};
-        Facts::similarity(&[Rotation, Scale, Shift], 3)
+        use Change::{Invertible, Permutation, Rotation, Scale, Shift};
+        match self {
+            Self::Plain(Summary::Mean) => Facts::similarity(&[Invertible, Shift], 3),
+            Self::Plain(_) => Facts {
+                same: None, // below 1 where the rank is below the width
+                ..Facts::similarity(&[Invertible, Shift], 3)
+            },
+            Self::Svcca { variance: 1.0, .. } => Facts::similarity(&[Invertible, Shift], 3),
+            Self::Svcca { .. } => Facts::similarity(&[Rotation, Scale, Shift], 3),
+            Self::Pwcca { .. } => Facts {
+                symmetric: false,
+                ..Facts::similarity(&[Permutation, Scale, Shift], 3)
+            },
+            Self::Gulp { lambda: 0.0 } => Facts::distance(&[Invertible, Shift], 3),
+            Self::Gulp { .. } => Facts::distance(&[Rotation, Scale, Shift], 3),
+        }
     }
 
     fn is_valid(self) -> bool {
-        let Self::Svcca { variance } = self;
-        is_share(&variance)
+        match self {
+            Self::Svcca { variance, .. } => is_share(&variance),
+            Self::Gulp { lambda } => is_ridge(&lambda),
+            Self::Plain(_) | Self::Pwcca { .. } => true,
+        }
     }
 
     async fn prepare(self, x: &Tensor<2>) -> Result<Axes, Error> {
-        Axes::prepare(x, true).await
+        match self {
+            Self::Svcca { variance, .. } => Axes::leading(x, variance).await,
+            _ => Axes::prepare(x, true).await,
+        }
     }
 
     async fn compare(self, a: &Axes, b: &Axes) -> Result<f64, Error> {
@@ -61,94 +157,113 @@ impl Cca {
     /// The metric from what is left of two sides when their rows are gone: the two spectra, and the
     /// products `Zxᵀ Zy` of their scores.
     pub(super) fn value(self, a: &Basis, b: &Basis, cross: MatRef<'_, f64>) -> Result<f64, Error> {
-        let Self::Svcca { variance } = self;
-        let rho = correlations(a, b, cross, [kept(&a.s, variance), kept(&b.s, variance)])?;
-        Ok(rho.iter().sum::<f64>() / rho.len() as f64)
+        let narrower = a.d.min(b.d) as f64;
+        match self {
+            Self::Plain(Summary::R2) => Ok(white(a, b, cross).squared_norm_l2() / narrower),
+            Self::Plain(summary) => {
+                let rho = correlations(white(a, b, cross).as_ref())?;
+                let sum: f64 = rho.iter().sum();
+                Ok(match summary {
+                    Summary::Mean => sum / rho.len() as f64,
+                    _ => sum / narrower,
+                })
+            }
+            Self::Svcca { variance, mean } => {
+                let [k, l] = [a, b].map(|side| holding(&side.s, variance));
+                let rho = correlations(white(a, b, cross.submatrix(0, 0, k, l)).as_ref())?;
+                Ok(mean.of(&rho))
+            }
+            Self::Pwcca { from: Side::X } => projection_weighted(a, white(a, b, cross).as_ref()),
+            Self::Pwcca { from: Side::Y } => projection_weighted(b, white(a, b, cross).transpose()),
+            Self::Gulp { lambda } => Ok(gulp::distance(a, b, white(a, b, cross), lambda)),
+        }
     }
 }
 
 impl fmt::Display for Cca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Svcca { variance } => write!(f, "svcca[variance={variance}]"),
+            Self::Plain(Summary::Mean) => write!(f, "cca[mean]"),
+            Self::Plain(Summary::MinWidth) => write!(f, "cca[min_width]"),
+            Self::Plain(Summary::R2) => write!(f, "cca[r2]"),
+            Self::Svcca { variance, mean } => {
+                let mean = match mean {
+                    Mean::All => "all",
+                    Mean::Leading => "leading",
+                };
+                write!(f, "svcca[variance={variance},mean={mean}]")
+            }
+            Self::Pwcca { from } => write!(f, "pwcca[from={from}]"),
+            Self::Gulp { lambda } => write!(f, "gulp[lambda={lambda}]"),
         }
     }
 }
 
-/// The canonical correlations, falling, between the first `kept` principal directions of each side.
-fn correlations(
-    a: &Basis,
-    b: &Basis,
-    cross: MatRef<'_, f64>,
-    kept: [usize; 2],
-) -> Result<Vec<f64>, Error> {
-    let white = Mat::from_fn(kept[0], kept[1], |i, j| cross[(i, j)] / (a.s[i] * b.s[j]));
+impl Mean {
+    /// The mean of falling correlations.
+    fn of(self, rho: &[f64]) -> f64 {
+        let sum: f64 = rho.iter().sum();
+        let mut held = 0.0;
+        let below = |rho: &&f64| {
+            held += **rho;
+            self == Self::All || held < LEADING * sum
+        };
+        let count = (rho.iter().take_while(below).count() + 1).min(rho.len());
+        rho[..count].iter().sum::<f64>() / count as f64
+    }
+}
+
+/// At least 0 and finite.
+pub(super) fn is_ridge(value: &f64) -> bool {
+    *value >= 0.0 && value.is_finite()
+}
+
+/// The products of the two sides' scores at unit length: its singular values are the canonical
+/// correlations of the directions in `cross`.
+pub(super) fn white(a: &Basis, b: &Basis, cross: MatRef<'_, f64>) -> Mat<f64> {
+    Mat::from_fn(cross.nrows(), cross.ncols(), |i, j| {
+        cross[(i, j)] / (a.s[i] * b.s[j])
+    })
+}
+
+/// Above this size singular values are roots of eigenvalues where those are large enough: a third of the
+/// time.
+const LARGE: usize = 128;
+
+/// Squared correlations from this on have roots that are right to ten digits.
+const ROOTS: f64 = 1e-8;
+
+/// The canonical correlations, falling: singular values of [`white`].
+pub(super) fn correlations(white: MatRef<'_, f64>) -> Result<Vec<f64>, Error> {
+    if white.nrows().min(white.ncols()) > LARGE {
+        let flat = match white.nrows() <= white.ncols() {
+            true => white,
+            false => white.transpose(),
+        };
+        let squares = gram(flat).self_adjoint_eigenvalues(Triangle::Lower);
+        let squares = squares.map_err(|_| no_convergence())?;
+        if squares[0] > ROOTS {
+            return Ok(squares.iter().rev().map(|l| l.sqrt().min(1.0)).collect());
+        }
+    }
     let rho = white.singular_values().map_err(|_| no_convergence())?;
     Ok(rho.into_iter().map(|rho| rho.min(1.0)).collect())
 }
 
-/// How many of the falling singular values hold `variance` of the summed squares.
-fn kept(s: &[f64], variance: f64) -> usize {
-    let total: f64 = s.iter().map(|s| s * s).sum();
-    let mut sum = 0.0;
-    let below = |s: &&f64| {
-        sum += **s * **s;
-        sum < variance * total
-    };
-    (s.iter().take_while(below).count() + 1).min(s.len())
-}
-
-/// SVCCA of two representations of the same rows.
-///
-/// `x` is `[n, dx]`, `y` is `[n, dy]`; the result lies in 0 to 1. Of each side the fewest principal
-/// directions are kept that hold at least `variance` of its variance (0.99 in the paper); the result
-/// is the mean of the canonical correlations of the two sets of scores, of which there are as many as
-/// the smaller set has. With `variance = 1` it is plain CCA: every direction of a singular value above
-/// 1e-6 of the largest is kept. Unchanged by rotation, one scale and a shift of either side, and with
-/// `variance = 1` by every invertible map.
-///
-/// Large by chance where rows are few: independent data gives 0.42 for 200 rows of 64 and 48 columns,
-/// and 1 when both sides keep as many directions as there are rows less one. Compare it with a shuffle of
-/// the rows of one side.
-///
-/// # Errors
-/// Different row counts; fewer than 3 rows; a NaN or infinity; a representation whose rows are all
-/// equal ([`Error::Undefined`]); a `variance` that is not above 0 and at most 1
-/// ([`Error::UnknownMetric`]); the device failing.
-///
-/// # Cost
-/// Two singular value decompositions, `O(n d min(n, d))`, and one of the product of what is kept; all
-/// of it on the host, in f64 whatever the tensors are. Memory: a few copies of one side in f64, then
-/// `8 n` bytes a direction kept.
-///
-/// # Source
-/// Raghu, Gilmer, Yosinski & Sohl-Dickstein 2017, "SVCCA: Singular Vector Canonical Correlation
-/// Analysis for Deep Learning Dynamics and Interpretability". The mean is over all correlations; the
-/// `mean` of google/svcca is over the leading ones that hold 98 % of their sum.
-///
-/// # Example
-/// ```
-/// use inscape::{Device, similarity::svcca};
-/// use burn::tensor::Tensor;
-///
-/// # fn main() -> Result<(), inscape::similarity::Error> {
-/// let cpu = Device::cpu();
-/// let x = Tensor::<2>::from_data([[0., 1.], [1., 0.], [2., 3.], [4., 1.], [0., 5.]], cpu.tensor());
-/// let turned = x.clone().matmul(Tensor::from_data([[0.6, -0.8], [0.8, 0.6]], cpu.tensor()));
-/// assert!((svcca(&x, &turned, 0.99)? - 1.0).abs() < 1e-5);
-/// # Ok(())
-/// # }
-/// ```
-pub fn svcca(x: &Tensor<2>, y: &Tensor<2>, variance: f64) -> Result<f64, Error> {
-    block_on(svcca_async(x, y, variance))
-}
-
-/// [`svcca`] without blocking.
-///
-/// # Errors
-/// As [`svcca`].
-pub async fn svcca_async(x: &Tensor<2>, y: &Tensor<2>, variance: f64) -> Result<f64, Error> {
-    Prepared::pair(x, y, Cca::Svcca { variance }).await
+/// The mean of the correlations, each weighted by how much the columns of `side`, whose directions are
+/// the rows of `white`, have in common with its canonical variate.
+fn projection_weighted(side: &Basis, white: MatRef<'_, f64>) -> Result<f64, Error> {
+    let found = white.thin_svd().map_err(|_| no_convergence())?;
+    let rho = found.S().column_vector();
+    let scaled = Mat::from_fn(side.d, side.s.len(), |j, i| side.v[(j, i)] * side.s[i]);
+    let common = scaled * found.U();
+    let weights = common.col_iter().map(|c| c.norm_l1());
+    let (mut sum, mut total) = (0.0, 0.0);
+    for (rho, weight) in rho.iter().zip(weights) {
+        sum += rho.min(1.0) * weight;
+        total += weight;
+    }
+    Ok(sum / total)
 }
 
 #[cfg(test)]
@@ -156,10 +271,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fewest_directions_that_hold_enough() {
-        let singular = [3.0, 2.0, 1.0]; // squares 9, 4, 1
-        for (variance, fewest) in [(0.6, 1), (0.65, 2), (0.92, 2), (0.93, 3), (1.0, 3)] {
-            assert_eq!(kept(&singular, variance), fewest, "{variance}");
+    fn the_leading_correlations_hold_98_percent() {
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-15, "{a} {b}");
+        let rho = [1.0, 0.5, 0.4, 0.02, 0.01];
+        close(Mean::Leading.of(&rho), 1.9 / 3.0);
+        close(Mean::All.of(&rho), 1.93 / 5.0);
+        close(Mean::Leading.of(&[0.3]), 0.3);
+        close(Mean::Leading.of(&[0.0, 0.0]), 0.0);
+    }
+
+    /// Both roads, on a matrix with singular values down to a few thousandths.
+    #[test]
+    fn roots_of_eigenvalues_are_the_singular_values() {
+        let wave = |i: usize, j: usize| ((i * i + 3 * i * j + 7 * j) as f64 * 0.37).sin() / 40.0;
+        let white = Mat::from_fn(150, 170, wave);
+        let plain = white.singular_values().unwrap();
+        for white in [white.as_ref(), white.transpose()] {
+            let found = correlations(white).unwrap();
+            assert_eq!(found.len(), plain.len());
+            for (a, b) in found.iter().zip(&plain) {
+                assert!((a - b.min(1.0)).abs() < 1e-10, "{a} {b}");
+            }
         }
     }
 }

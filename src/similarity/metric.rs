@@ -6,7 +6,10 @@ use std::str::FromStr;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Cca, Error, Kernel, Neighbours, Prepared, Rsa, Shape, Units};
+use super::{
+    Cca, Error, Kernel, Neighbours, Predictions, Predictivity, Prepared, Rsa, Shape, Topology,
+    Units,
+};
 
 use crate::device::block_on;
 
@@ -53,7 +56,7 @@ pub struct Facts {
     pub symmetric: bool,
     /// The value of a representation and itself; none if that depends on the representation.
     pub same: Option<f64>,
-    /// Changes of one side that leave the value as it is, up to rounding.
+    /// Changes of one side, whichever it is, that leave the value as it is, up to rounding.
     pub blind_to: &'static [Change],
     /// Fewest rows for which the metric means something.
     pub fewest_rows: usize,
@@ -63,6 +66,9 @@ pub struct Facts {
     pub equal_widths: bool,
     /// Whether the value changes when both sides are put in another order: batches, folds, anchors.
     pub rows_in_order: bool,
+    /// Whether it matters which row of one side goes with which of the other; if not, the two clouds are
+    /// compared as wholes.
+    pub pairs_rows: bool,
 }
 
 impl Facts {
@@ -77,6 +83,7 @@ impl Facts {
             most_rows: None,
             equal_widths: false,
             rows_in_order: false,
+            pairs_rows: true,
         }
     }
 
@@ -225,8 +232,10 @@ macro_rules! families {
 families! {
     /// Kernels of the rows: CKA and its relatives.
     Kernel,
-    /// Canonical correlations and what one side predicts of the other.
+    /// Canonical correlations.
     Cca,
+    /// What one side predicts of the other.
+    Predictivity,
     /// What is left when one side has been turned onto the other.
     Shape,
     /// Dissimilarities of all pairs of rows.
@@ -235,6 +244,10 @@ families! {
     Neighbours,
     /// Single units matched with single units.
     Units,
+    /// Loops, components, heat and curvature.
+    Topology,
+    /// What two classifiers predict.
+    Predictions,
 }
 
 impl Metric {

@@ -107,13 +107,27 @@ impl Prepared {
         y: &Tensor<2>,
         metric: impl Into<Metric>,
     ) -> Result<f64, Error> {
+        let [x, y] = Self::sides(x, y, metric).await?;
+        x.compare_async(&y).await
+    }
+
+    /// Both sides prepared, for what is more than one value.
+    pub(super) async fn sides(
+        x: &Tensor<2>,
+        y: &Tensor<2>,
+        metric: impl Into<Metric>,
+    ) -> Result<[Self; 2], Error> {
         let metric = metric.into();
         check_pair(x.dims(), y.dims(), metric)?;
         let x = Self::new_async(x, metric).await.map_err(|e| e.at("left"))?;
         let y = Self::new_async(y, metric)
             .await
             .map_err(|e| e.at("right"))?;
-        x.compare_async(&y).await
+        Ok([x, y])
+    }
+
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 }
 

@@ -50,7 +50,10 @@ impl Side {
         let [n, d] = x.dims();
         let (rows, unit) = rows(x).await?;
         match n < d {
-            true => Ok(Self::new(Axes::of(matrix(&rows, centre))?.z, unit)),
+            true => {
+                let axes = Axes::of(matrix(&rows, centre))?;
+                Ok(Self::new(axes.z().into_owned(), unit))
+            }
             false => Self::of(&rows, centre, unit),
         }
     }
@@ -110,6 +113,12 @@ impl Side {
         self.squared.sqrt() * self.unit
     }
 
+    /// The same rows in another order.
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        let z = Mat::from_fn(order.len(), self.z.ncols(), |i, j| self.z[(order[i], j)]);
+        Self::new(z, self.unit)
+    }
+
     pub(super) fn cross(&self, other: &Self) -> Mat<f64> {
         self.z.transpose() * &other.z
     }
@@ -166,7 +175,15 @@ pub(super) fn matrix(rows: &Rows<f64>, centre: bool) -> Mat<f64> {
         true => rows.column_means(),
         false => vec![0.0; rows.d],
     };
-    Mat::from_fn(rows.n, rows.d, |i, j| rows.row(i)[j] - mean[j])
+    let mut x = Mat::zeros(rows.n, rows.d);
+    // Few rows at a time, which stay at hand while their columns are written.
+    for start in (0..rows.n).step_by(32) {
+        let some = start..(start + 32).min(rows.n);
+        for (j, mean) in mean.iter().enumerate() {
+            some.clone().for_each(|i| x[(i, j)] = rows.row(i)[j] - mean);
+        }
+    }
+    x
 }
 
 /// The median of numbers from 0, the mean of the middle two of an even number.

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use super::Error;
-use super::axes::wide_rows;
+use super::axes::{unscaled_rows, wide_rows};
 use super::host::{Rows, sum, sum_range};
 use super::pairs::{Form, Pairs};
 use super::rbf::Sigma;
@@ -40,8 +40,7 @@ pub fn magnitude(x: &Tensor<2>) -> Result<f64, Error> {
 /// As [`magnitude`].
 pub async fn magnitude_async(x: &Tensor<2>) -> Result<f64, Error> {
     some_rows(x)?;
-    let rows = wide_rows(x).await?;
-    Ok(length(&rows.column_means()) / rows.scale)
+    Ok(length(&unscaled_rows(x).await?.column_means()))
 }
 
 /// Mean cosine of the rows of `x`, `[n, d]`, and their mean: 1 if all point one way. A row of zeros counts

@@ -17,7 +17,8 @@ pub(super) fn check(basis: &Basis, top: usize) -> Result<(), Error> {
 
 /// Orthonormal basis of what the first `top` components span, `[n, top]`.
 fn leading(axes: &Axes, top: usize) -> Mat<f64> {
-    Mat::from_fn(axes.z.nrows(), top, |i, j| axes.z[(i, j)] / axes.basis.s[j])
+    let z = axes.z();
+    Mat::from_fn(z.nrows(), top, |i, j| z[(i, j)] / axes.basis.s[j])
 }
 
 fn squared(a: MatRef<'_, f64>) -> f64 {

@@ -21,6 +21,27 @@ pub enum Baseline {
     Rotation,
 }
 
+impl Baseline {
+    /// Whether this kind of chance can change a metric at all.
+    pub fn tells(self, metric: impl Into<Metric>) -> bool {
+        self.check(metric.into()).is_ok()
+    }
+
+    fn check(self, metric: Metric) -> Result<(), Error> {
+        let facts = metric.facts();
+        let why = match self {
+            Self::Rotation if facts.blind_to.contains(&Change::Rotation) => {
+                "a rotation does not change this metric, so rotations say nothing of chance"
+            }
+            Self::Rows if !facts.pairs_rows => {
+                "this metric does not see which rows are paired, so shuffled rows say nothing of chance"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Undefined { why })
+    }
+}
+
 /// A value beside those that chance gives.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Null {
@@ -58,7 +79,7 @@ pub struct Interval {
 ///
 /// # Errors
 /// As the metric; [`Error::Undefined`] for [`Baseline::Rotation`] with a metric that no rotation
-/// changes, and where a draw has no value.
+/// changes, for [`Baseline::Rows`] with one that does not pair rows, and where a draw has no value.
 ///
 /// # Panics
 /// If `draws` is 0.
@@ -114,11 +135,7 @@ pub async fn null_async(
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Null, Error> {
     assert!(draws > 0, "null: no draws");
-    if baseline == Baseline::Rotation && metric.facts().blind_to.contains(&Change::Rotation) {
-        return Err(Error::Undefined {
-            why: "a rotation does not change this metric, so rotations say nothing of chance",
-        });
-    }
+    baseline.check(metric)?;
     let (a, b) = sides(x, y, metric).await?;
     let value = a.compare_async(&b).await?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

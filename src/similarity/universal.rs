@@ -1,7 +1,7 @@
 //! Correlations of units over any number of rows, and which units other models have too.
 
-use burn::tensor::{DType, FloatDType, Tensor, TensorData};
-use faer::Mat;
+use burn::tensor::{DType, FloatDType, Tensor};
+use faer::{Mat, MatRef};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -9,22 +9,14 @@ use super::Error;
 use super::correlations::{UnitCorrelations, same_rows};
 use super::rosetta::{Rosetta, rosetta_of};
 use crate::device::{self, Device, block_on};
-
-/// Rows whose products are summed on the device before they are added to the sums in f64.
-const ROWS: usize = 1024;
-
-/// Rows whose values are summed on the device.
-const PART: usize = 64;
-
-/// Variance below this share of the mean square about the first rows' mean is rounding.
-const CONSTANT: f64 = 1e-6;
+use crate::ops::{CrossMoments, CrossSums};
 
 /// Gathers the correlation of every unit of one model with every unit of another, batch by batch.
 ///
-/// Rows (tokens) come in batches `[b, dx]` and `[b, dy]` and are not kept. Values are taken about the
-/// mean of the first rows, so that a large common offset costs no accuracy; products of up to 1,024
-/// rows are summed on the device, in f32 (f64 for f64 tensors), and those sums in f64 on the host.
-/// Memory: `8 dx dy` bytes, a product of that shape on the device, and one of 1,024 rows.
+/// Rows (tokens) come in batches `[b, dx]` and `[b, dy]` and are not kept. Sums stay on the device, as
+/// [`CrossSums`] has them: about the mean of the first batch, so that a large common offset costs no
+/// accuracy, and in pairs of f32 (f64 if the first batch is f64), so that the number of batches costs
+/// none either. Memory: `8 dx dy` bytes on the device.
 ///
 /// # Source
 /// Gurnee, Horsley, Guo, Kheirkhah, Sun, Hathaway, Nanda & Bertsimas 2024, "Universal neurons in GPT2
@@ -51,28 +43,18 @@ const CONSTANT: f64 = 1e-6;
 pub struct Correlations {
     widths: [usize; 2],
     device: Device,
-    rows: u64,
-    /// What the values of either side are taken about, f32-exact.
-    about: Option<[Vec<f64>; 2]>,
-    sums: [Vec<f64>; 2],
-    squares: [Vec<f64>; 2],
-    products: Vec<f64>,
-    /// Products of the right side with itself, if it is to be rotated.
-    own: Option<Vec<f64>>,
+    sums: CrossSums,
+    /// The right side with itself, if it is to be rotated.
+    own: Option<CrossSums>,
 }
 
 impl Correlations {
     /// For models of `dx` and `dy` units, whose products are taken on `device`.
     pub fn new(dx: usize, dy: usize, device: &Device) -> Self {
-        let zeros = || [vec![0.0; dx], vec![0.0; dy]];
         Self {
             widths: [dx, dy],
             device: device.clone(),
-            rows: 0,
-            about: None,
-            sums: zeros(),
-            squares: zeros(),
-            products: vec![0.0; dx * dy],
+            sums: CrossSums::new(dx, dy),
             own: None,
         }
     }
@@ -84,30 +66,29 @@ impl Correlations {
     /// If rows were pushed before.
     pub fn with_rotations(mut self) -> Self {
         assert!(
-            self.rows == 0,
+            self.rows() == 0,
             "Correlations::with_rotations: rows were pushed before"
         );
-        self.own = Some(vec![0.0; self.widths[1] * self.widths[1]]);
+        self.own = Some(CrossSums::new(self.widths[1], self.widths[1]));
         self
     }
 
     /// Rows pushed so far.
-    pub fn rows(&self) -> u64 {
-        self.rows
+    pub fn rows(&self) -> usize {
+        self.sums.rows()
     }
 
     /// Adds the units `x` `[b, dx]` and `y` `[b, dy]` of the same rows.
     ///
     /// # Errors
-    /// Different row counts; a NaN or infinity, named by its row in the batch; a value whose square is
-    /// no finite f32 ([`Error::Undefined`]); the device failing. After an error the sums are not to be
-    /// used.
+    /// Different row counts; a NaN or infinity, named by its row in the batch, none of which is added
+    /// then; the device failing.
     ///
     /// # Panics
     /// If a width is not that of [`Correlations::new`].
     ///
     /// # Cost
-    /// `b dx dy` multiply-adds on the device, and `dx dy` values read back for every 1,024 rows.
+    /// `b dx dy` multiply-adds on the device. Two numbers are read back.
     pub fn push(&mut self, x: &Tensor<2>, y: &Tensor<2>) -> Result<(), Error> {
         block_on(self.push_async(x, y))
     }
@@ -121,65 +102,54 @@ impl Correlations {
     /// As [`Correlations::push`].
     pub async fn push_async(&mut self, x: &Tensor<2>, y: &Tensor<2>) -> Result<(), Error> {
         same_rows(x, y)?;
-        let [rows, dx] = x.dims();
+        let [dx, dy] = self.widths;
         assert!(
-            [dx, y.dims()[1]] == self.widths,
-            "Correlations::push: units {:?} and {:?} are no [b, {}] and [b, {}]",
+            [x.dims()[1], y.dims()[1]] == self.widths,
+            "Correlations::push: units {:?} and {:?} are no [b, {dx}] and [b, {dy}]",
             x.dims(),
-            y.dims(),
-            self.widths[0],
-            self.widths[1]
+            y.dims()
         );
-        let wide = x.dtype() == DType::F64 || y.dtype() == DType::F64;
-        let dtype = if wide {
-            FloatDType::F64
-        } else {
-            FloatDType::F32
-        };
-        for start in (0..rows).step_by(ROWS) {
-            let part = |t: &Tensor<2>| {
-                let part = t.clone().narrow(0, start, ROWS.min(rows - start));
-                part.to_device(self.device.tensor()).cast(dtype)
-            };
-            self.add([part(x), part(y)], start).await?;
+        let x = self.checked(x).await.map_err(|e| e.at("left"))?;
+        let y = self.checked(y).await.map_err(|e| e.at("right"))?;
+        self.sums.push(&x, &y);
+        if let Some(own) = &mut self.own {
+            own.push(&y, &y);
         }
         Ok(())
     }
 
-    async fn add(&mut self, sides: [Tensor<2>; 2], start: usize) -> Result<(), Error> {
-        let rows = sides[0].dims()[0];
-        if self.about.is_none() {
-            let [x, y] = &sides;
-            self.about = Some([first_mean(x).await?, first_mean(y).await?]);
+    /// A batch on the device of the sums, as floats of at least 32 bits, all finite.
+    async fn checked(&self, x: &Tensor<2>) -> Result<Tensor<2>, Error> {
+        let x = x.clone().to_device(self.device.tensor());
+        let x = match x.dtype() {
+            DType::F64 | DType::F32 => x,
+            _ => x.cast(FloatDType::F32),
+        };
+        // 0 unless a value is not finite.
+        let none: Vec<f32> = device::read((x.clone() * 0.0).sum()).await?;
+        match none.iter().all(|v| *v == 0.0) {
+            true => Ok(x),
+            false => Err(not_finite(&x).await?),
         }
-        let about = self.about.as_ref().expect("it was set");
-        let [x, y] = [0, 1].map(|s| sides[s].clone() - row_of(&about[s], &sides[s]));
-        for (s, part) in [&x, &y].into_iter().enumerate() {
-            add_to(&mut self.sums[s], part_sums(part.clone())).await?;
-            add_to(&mut self.squares[s], part_sums(part.clone().square())).await?;
-            if !self.squares[s].iter().all(|q| q.is_finite()) {
-                let place = ["left", "right"][s];
-                return Err(not_finite(&sides[s], start).await?.at(place));
-            }
-        }
-        add_to(&mut self.products, x.transpose().matmul(y.clone())).await?;
-        if let Some(own) = &mut self.own {
-            add_to(own, y.clone().transpose().matmul(y)).await?;
-        }
-        self.rows += rows as u64;
-        Ok(())
     }
 
     /// The correlations over all rows pushed. A unit that never changed has 0 with all others.
     ///
     /// # Errors
-    /// [`Error::Undefined`] for a side whose units never changed.
+    /// A side whose units never changed, or whose squares are too large for the precision of the sums
+    /// ([`Error::Undefined`]); the device failing.
     pub fn read(&self) -> Result<UnitCorrelations, Error> {
-        let lengths = [self.lengths(0)?, self.lengths(1)?];
-        let columns = self.widths[1];
-        let covariance =
-            |at: usize| self.products[at] - self.by_means(0, at / columns, at % columns);
-        Ok(correlations(self.widths, covariance, &lengths))
+        block_on(self.read_async())
+    }
+
+    /// [`Correlations::read`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Correlations::read`].
+    pub async fn read_async(&self) -> Result<UnitCorrelations, Error> {
+        let moments = self.sums.read_async().await?;
+        let [left, right] = lengths(&moments)?;
+        Ok(self.correlations(&moments.products, [&left, &right]))
     }
 
     /// The correlations of the left units with directions that mean nothing: those of the right units
@@ -195,124 +165,75 @@ impl Correlations {
     /// # Cost
     /// `2 dy³ + dx dy²` multiply-adds in f64 on the host, from the sums alone, and matrices of these shapes.
     pub fn rotated(&self, seed: u64) -> Result<UnitCorrelations, Error> {
+        block_on(self.rotated_async(seed))
+    }
+
+    /// [`Correlations::rotated`] without blocking.
+    ///
+    /// # Errors
+    /// As [`Correlations::rotated`].
+    ///
+    /// # Panics
+    /// As [`Correlations::rotated`].
+    pub async fn rotated_async(&self, seed: u64) -> Result<UnitCorrelations, Error> {
         let own = self.own.as_ref();
         let own = own.expect("Correlations::rotated: made without with_rotations");
-        let (left, _) = (self.lengths(0)?, self.lengths(1)?);
+        let (moments, own) = (self.sums.read_async().await?, own.read_async().await?);
+        let [left, _] = lengths(&moments)?;
         let [dx, dy] = self.widths;
         let rotation = rotation(dy, seed);
-        let across = Mat::from_fn(dx, dy, |i, j| {
-            self.products[i * dy + j] - self.by_means(0, i, j)
-        });
-        let within = Mat::from_fn(dy, dy, |i, j| own[i * dy + j] - self.by_means(1, i, j));
-        let (across, half) = (across * &rotation, within * &rotation);
+        let across = MatRef::from_row_major_slice(&moments.products, dx, dy) * &rotation;
+        let within = MatRef::from_row_major_slice(&own.products, dy, dy) * &rotation;
         let length = |j: usize| {
-            let pairs = rotation.col(j).iter().zip(half.col(j).iter());
-            pairs.map(|(r, h)| r * h).sum::<f64>().max(0.0).sqrt()
+            let pairs = rotation.col(j).iter().zip(within.col(j).iter());
+            pairs.map(|(r, w)| r * w).sum::<f64>().max(0.0).sqrt()
         };
-        let lengths = [left, (0..dy).map(length).collect()];
-        let covariance = |at: usize| across[(at / dy, at % dy)];
-        Ok(correlations(self.widths, covariance, &lengths))
+        let right: Vec<f64> = (0..dy).map(length).collect();
+        let products: Vec<f64> = (0..dx * dy).map(|at| across[(at / dy, at % dy)]).collect();
+        Ok(self.correlations(&products, [&left, &right]))
     }
 
-    /// What the means take off a sum of products of unit `i` of a side with unit `j` of the right.
-    fn by_means(&self, side: usize, i: usize, j: usize) -> f64 {
-        self.sums[side][i] * self.sums[1][j] / self.rows as f64
-    }
-
-    /// Length of each unit about its mean over the rows; 0 where rounding may be all there is.
-    fn lengths(&self, side: usize) -> Result<Vec<f64>, Error> {
-        let length = |(sum, square): (&f64, &f64)| {
-            let about = square - sum * sum / self.rows as f64;
-            if about > CONSTANT * square {
-                about.sqrt()
-            } else {
-                0.0
-            }
+    /// From products about the means and the lengths of the units about theirs.
+    fn correlations(&self, products: &[f64], [left, right]: [&[f64]; 2]) -> UnitCorrelations {
+        let [rows, columns] = self.widths;
+        let r = |(at, product): (usize, &f64)| match left[at / columns] * right[at % columns] {
+            0.0 => 0.0,
+            length => (product / length).clamp(-1.0, 1.0),
         };
-        let sums = self.sums[side].iter().zip(&self.squares[side]);
-        let lengths: Vec<f64> = sums.map(length).collect();
-        if lengths.iter().all(|l| *l == 0.0) {
-            let why = "all its columns are constant";
-            return Err(Error::Undefined { why }.at(["left", "right"][side]));
+        UnitCorrelations {
+            rows,
+            columns,
+            values: products.iter().enumerate().map(r).collect(),
         }
-        Ok(lengths)
     }
 }
 
-fn correlations(
-    [rows, columns]: [usize; 2],
-    covariance: impl Fn(usize) -> f64,
-    lengths: &[Vec<f64>; 2],
-) -> UnitCorrelations {
-    let r = |at: usize| match lengths[0][at / columns] * lengths[1][at % columns] {
-        0.0 => 0.0,
-        length => (covariance(at) / length).clamp(-1.0, 1.0),
-    };
-    UnitCorrelations {
-        rows,
-        columns,
-        values: (0..rows * columns).map(r).collect(),
+/// Length of each unit of either side about its mean.
+fn lengths(moments: &CrossMoments) -> Result<[Vec<f64>; 2], Error> {
+    for (squares, place) in moments.squares.iter().zip(["left", "right"]) {
+        let why = if !squares.iter().all(|q| q.is_finite()) {
+            "its squares are too large"
+        } else if squares.iter().all(|q| *q == 0.0) {
+            "all its rows are equal"
+        } else {
+            continue;
+        };
+        return Err(Error::Undefined { why }.at(place));
     }
+    let [left, right] = &moments.squares;
+    let roots = |squares: &[f64]| squares.iter().map(|q| q.sqrt()).collect();
+    Ok([roots(left), roots(right)])
 }
 
-/// Mean of the rows, rounded to f32; exact for a constant column.
-async fn first_mean(x: &Tensor<2>) -> Result<Vec<f64>, Error> {
-    let first = x.clone().narrow(0, 0, 1);
-    let mean = first.clone() + (x.clone() - first).mean_dim(0);
-    let mean: Vec<f32> = device::read(mean).await?;
-    Ok(mean.into_iter().map(f64::from).collect())
-}
-
-/// Values as one row beside a tensor, in its precision.
-fn row_of(values: &[f64], like: &Tensor<2>) -> Tensor<2> {
-    let data = TensorData::new(values.to_vec(), [1, values.len()]);
-    Tensor::from_data(
-        data.convert_dtype(like.dtype()),
-        (&like.device(), like.dtype()),
-    )
-}
-
-/// Sums of a few rows each, so that in f32 none is long.
-fn part_sums(x: Tensor<2>) -> Tensor<2> {
-    let rows = x.dims()[0];
-    let part = |start: usize| {
-        x.clone()
-            .narrow(0, start, PART.min(rows - start))
-            .sum_dim(0)
-    };
-    Tensor::cat((0..rows).step_by(PART).map(part).collect(), 0)
-}
-
-/// Adds every `sums.len()` values of a tensor.
-async fn add_to(sums: &mut [f64], x: Tensor<2>) -> Result<(), device::Error> {
-    let add = |sums: &mut [f64], values: &mut dyn Iterator<Item = f64>| {
-        let d = sums.len();
-        values.enumerate().for_each(|(at, v)| sums[at % d] += v);
-    };
-    match x.dtype() {
-        DType::F64 => add(sums, &mut device::read::<f64, 2>(x).await?.into_iter()),
-        _ => add(
-            sums,
-            &mut device::read::<f32, 2>(x).await?.into_iter().map(f64::from),
-        ),
-    }
-    Ok(())
-}
-
-/// The first value of a part of a batch that is not finite.
-async fn not_finite(x: &Tensor<2>, start: usize) -> Result<Error, device::Error> {
+/// The first value of a batch that is not finite.
+async fn not_finite(x: &Tensor<2>) -> Result<Error, device::Error> {
     let d = x.dims()[1];
     let values: Vec<f64> = device::read(x.clone()).await?;
-    let found = values.iter().enumerate().find(|(_, v)| !v.is_finite());
-    Ok(match found {
-        Some((at, &value)) => Error::NotFinite {
-            row: start + at / d,
-            column: at % d,
-            value,
-        },
-        None => Error::Undefined {
-            why: "its squares are too large",
-        },
+    let at = values.iter().position(|v| !v.is_finite()).unwrap_or(0);
+    Ok(Error::NotFinite {
+        row: at / d,
+        column: at % d,
+        value: values[at],
     })
 }
 

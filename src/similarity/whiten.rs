@@ -91,9 +91,8 @@ pub(super) async fn whitened(
     let axes = Axes::of(matrix(&rows, true))?;
     let s: Vec<f64> = axes.basis.s.iter().map(|s| s * unit).collect();
     let white = White::new(&s, rows.d, alpha, by);
-    let z = Mat::from_fn(axes.z.nrows(), s.len(), |i, j| {
-        axes.z[(i, j)] * white.factors[j]
-    });
+    let scores = axes.z();
+    let z = Mat::from_fn(rows.n, s.len(), |i, j| scores[(i, j)] * white.factors[j]);
     Ok((Side::new(z, unit), white))
 }
 

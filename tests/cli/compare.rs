@@ -308,3 +308,29 @@ fn tensors_of_more_axes_need_a_rule() {
         &["sideways", "positions"],
     );
 }
+
+#[test]
+fn all_rows_in_one_pass_give_what_drawn_rows_give() {
+    let bench = Bench::with_store();
+    let metrics = "linear_cka linear_cka[biased] svcca procrustes";
+    let line = format!("compare acts --hooks blocks.[01].* --metric {metrics}");
+    let streamed = bench.json(&format!("{line} --all-rows"));
+    let drawn = bench.json(&format!("{line} --max-rows 1500"));
+    for (a, b) in streamed
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(drawn.as_array().unwrap())
+    {
+        assert_eq!((&a["metric"], &a["rows"]), (&b["metric"], &b["rows"]));
+        for (i, j) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let [x, y] = [a, b].map(|t| t["values"][i][j].as_f64().unwrap());
+            assert!((x - y).abs() < 2e-5, "{}: {x} and {y}", a["metric"]);
+        }
+    }
+    bench.fails("compare acts --metric rsa --all-rows", &["rsa", "rows"]);
+    bench.usage(
+        "compare acts --metric linear_cka --all-rows --null 9",
+        &["--null"],
+    );
+}

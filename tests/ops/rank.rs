@@ -110,8 +110,8 @@ fn suite(op: RankOp, cases: &[Values], on: &Device, dtype: DType) {
 fn the_cpu_form_is_right() {
     for dtype in [DType::F32, DType::F64] {
         suite(rank, &cases(), &Device::cpu(), dtype);
-        suite(rank, &large(), &Device::cpu(), dtype);
     }
+    suite(rank, &large(), &Device::cpu(), DType::F32);
 }
 
 #[test]

@@ -124,7 +124,7 @@ pub struct Golden {
     pub atol_f32: f64,
 }
 
-fn data(name: &str) -> Vec<u8> {
+pub fn data(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/similarity");
     std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }

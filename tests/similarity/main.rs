@@ -10,15 +10,23 @@ use inscape::similarity::{
 };
 use proptest::prelude::*;
 
+mod cca;
 mod common;
+mod dynamics;
 mod every;
-mod kernel;
 mod flatten;
+mod judgements;
+mod kernel;
 mod neighbours;
 mod papers;
+mod predictions;
+mod predictivity;
+mod rsa;
 mod shape;
 mod statistics;
+mod stochastic;
 mod stream;
+mod topology;
 mod uncertainty;
 mod units;
 mod universal;
@@ -29,7 +37,7 @@ const ALL: [&str; 7] = [
     "linear_cka[unbiased]",
     "linear_cka[biased]",
     "rsa[rdm=correlation,by=spearman]",
-    "svcca[variance=0.99]",
+    "svcca[variance=0.99,mean=all]",
     "mutual_knn[k=3,by=cosine]",
     "mutual_knn[k=3,by=inner]",
     "mutual_knn[k=3,by=euclidean]",
@@ -297,7 +305,7 @@ fn plain(name: &str, x: &Matrix, y: &Matrix) -> f64 {
     match metric(name) {
         Metric::Kernel(Kernel::LinearCka(estimator)) => plain_cka(x, y, estimator),
         Metric::Rsa(_) => plain_rsa(x, y),
-        Metric::Cca(Cca::Svcca { variance }) => plain_svcca(x, y, variance),
+        Metric::Cca(Cca::Svcca { variance, .. }) => plain_svcca(x, y, variance),
         Metric::Neighbours(Neighbours::MutualKnn { k, by }) => plain_knn(x, y, k, by),
         other => panic!("no plain form of {other}"),
     }
@@ -657,8 +665,8 @@ fn names_turn_into_metrics_and_back() {
         ("linear_cka[debiased]", "linear_cka[unbiased]"),
         (" rsa ", "rsa[rdm=correlation,by=spearman]"),
         ("rsa[by=spearman]", "rsa[rdm=correlation,by=spearman]"),
-        ("svcca", "svcca[variance=0.99]"),
-        ("svcca[variance=1.0]", "svcca[variance=1]"),
+        ("svcca", "svcca[variance=0.99,mean=all]"),
+        ("svcca[variance=1.0]", "svcca[variance=1,mean=all]"),
         ("mutual_knn", "mutual_knn[k=10,by=cosine]"),
         ("mutual_knn[by=inner, k=4]", "mutual_knn[k=4,by=inner]"),
     ] {

@@ -2,10 +2,13 @@
 
 use burn::tensor::Tensor;
 use inscape::similarity::{
-    Error, Estimator, Metric, Nearness, Neighbours, cknna, cycle_knn, knn_jaccard, knn_rank,
-    lcs_knn, mutual_knn, second_order_cosine,
+    Baseline, Error, Estimator, Metric, Nearness, Neighbours, cknna, cycle_knn, knn_jaccard,
+    knn_rank, lcs_knn, mutual_knn, null, second_order_cosine,
 };
 use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 
 use crate::common::{Golden, Matrix, close, compare, goldens, gpu, hold, metric, misses};
 
@@ -308,14 +311,15 @@ fn many_rows_go_through_more_than_one_block() {
 #[ignore = "needs a wgpu adapter"]
 fn candidates_chosen_there_are_those_chosen_here() {
     let gpu = gpu();
-    for n in [20, 2500, 8400] {
+    let names = [
+        "lcs_knn[k=6]",
+        "knn_jaccard[by=euclidean]",
+        "mutual_knn[by=inner]",
+    ];
+    for (n, names) in [(20, &names[..]), (2500, &names), (8400, &names[..1])] {
         let (x, y) = (Matrix::random(n, 6, 5), Matrix::random(n, 5, 6));
         let x = Matrix::from_fn(n, 6, |i, j| x.at(i - i % 3, j));
-        for name in [
-            "lcs_knn[k=6]",
-            "knn_jaccard[by=euclidean]",
-            "mutual_knn[by=inner]",
-        ] {
+        for name in names {
             let there = compare(name, &x.f32_on(&gpu), &y.f32_on(&gpu));
             assert_eq!(there, compare(name, &x.f32(), &y.f32()), "{name} {n}");
         }
@@ -353,6 +357,29 @@ fn only_what_is_symmetric_says_so() {
         match metric(name).facts().symmetric {
             true => close(there, back, 1e-12),
             false => assert!((there - back).abs() > 1e-6, "{name}: {there} {back}"),
+        }
+    }
+}
+
+/// A draw by chance shuffles what is kept, which is to say what shuffled rows say.
+#[test]
+fn a_shuffle_of_what_is_kept_is_a_shuffle_of_the_rows() {
+    let (x, y) = (Matrix::random(60, 7, 1), Matrix::random(60, 5, 2));
+    let mut order: Vec<usize> = (0..60).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(3));
+    for name in NAMES {
+        for make in [Matrix::f32, Matrix::f64] {
+            let draw = null(
+                &make(&x),
+                &make(&y),
+                metric(name),
+                Baseline::Rows,
+                1,
+                3,
+                |_, _| (),
+            );
+            let shuffled = compare(name, &make(&x), &make(&y.permuted(&order)));
+            close(draw.unwrap().mean, shuffled, 1e-12);
         }
     }
 }

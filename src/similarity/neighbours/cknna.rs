@@ -2,7 +2,8 @@
 
 use burn::tensor::{DType, Tensor};
 
-use super::space::{inverse_lengths, nearest};
+use super::lists::places;
+use super::space::{inverse_lengths, nearest_rows};
 use super::{Nearness, Neighbours};
 use crate::device::block_on;
 use crate::similarity::host::{Real, Rows, working};
@@ -99,6 +100,22 @@ impl Masked {
         }
     }
 
+    /// See [`Lists::reordered`](super::lists::Lists::reordered).
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        let new = places(order);
+        let (mut graph, mut cosines) = (Graph::default(), Vec::with_capacity(self.cosines.len()));
+        for &i in order {
+            let entry = |e: usize| (new[self.graph.columns[e] as usize], self.cosines[e]);
+            graph.push(self.graph.row(i).map(entry), &mut cosines);
+        }
+        let own = self.own;
+        Self {
+            graph,
+            cosines,
+            own,
+        }
+    }
+
     pub(super) fn compare(&self, other: &Self, estimator: Estimator, eps: f64) -> f64 {
         let (graph, a, b) = self.common(other);
         graph.hsic(&a, &b, estimator) / (self.own * other.own + eps)
@@ -129,21 +146,17 @@ async fn entries<T: Real>(
 ) -> Result<(Graph, Vec<f64>), Error> {
     let (x, rows) = Rows::<T>::read(x).await?;
     let weight = inverse_lengths(&rows);
-    let found = nearest(x, rows, k, Nearness::Cosine).await?;
+    let found = nearest_rows(x, rows, k, Nearness::Cosine).await?;
     let (mut graph, mut cosines) = (Graph::default(), Vec::with_capacity(found.len()));
     for (i, near) in found.chunks(k).enumerate() {
         let cosine = |n: &super::space::Near| (n.row, n.score * weight[i]);
-        let mut row: Vec<(u32, f64)> = match estimator {
-            Estimator::Unbiased => near.iter().map(cosine).collect(),
+        match estimator {
+            Estimator::Unbiased => graph.push(near.iter().map(cosine), &mut cosines),
             Estimator::Biased => {
                 let own = (i as u32, if weight[i] > 0.0 { 1.0 } else { 0.0 });
-                near[..k - 1].iter().map(cosine).chain([own]).collect()
+                graph.push(near[..k - 1].iter().map(cosine).chain([own]), &mut cosines);
             }
-        };
-        row.sort_unstable_by_key(|e| e.0);
-        graph.columns.extend(row.iter().map(|e| e.0));
-        graph.ends.push(graph.columns.len());
-        cosines.extend(row.iter().map(|e| e.1));
+        }
     }
     Ok((graph, cosines))
 }
@@ -165,6 +178,15 @@ impl Graph {
     fn row(&self, i: usize) -> std::ops::Range<usize> {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
         start..self.ends[i]
+    }
+
+    /// Adds a row, whose values go to the end of `values`.
+    fn push(&mut self, row: impl Iterator<Item = (u32, f64)>, values: &mut Vec<f64>) {
+        let mut row: Vec<(u32, f64)> = row.collect();
+        row.sort_unstable_by_key(|e| e.0);
+        self.columns.extend(row.iter().map(|e| e.0));
+        self.ends.push(self.columns.len());
+        values.extend(row.iter().map(|e| e.1));
     }
 
     fn find(&self, i: usize, column: u32) -> Option<usize> {

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 
 use super::Nearness;
-use super::space::nearest;
+use super::space::nearest_rows;
 use crate::similarity::Error;
 use crate::similarity::host::{Rows, map_chunks, working};
 
@@ -19,26 +19,41 @@ pub(in crate::similarity) struct Lists {
 }
 
 impl Lists {
-    pub(super) async fn prepare(x: &Tensor<2>, k: usize, by: Nearness) -> Result<Self, Error> {
+    pub(in crate::similarity) async fn prepare(
+        x: &Tensor<2>,
+        k: usize,
+        by: Nearness,
+    ) -> Result<Self, Error> {
         let near = match x.dtype() {
             DType::F64 => {
                 let (x, rows) = Rows::<f64>::read(x.clone()).await?;
-                nearest(x, rows, k, by).await?
+                nearest_rows(x, rows, k, by).await?
             }
             _ => {
                 let (x, rows) = Rows::<f32>::read(working(x)).await?;
-                nearest(x, rows, k, by).await?
+                nearest_rows(x, rows, k, by).await?
             }
         };
         let neighbours = near.into_iter().map(|n| n.row).collect();
         Ok(Self { k, neighbours })
     }
 
+    /// The same rows in another order: row `i` is the old row `order[i]`. Rows that are equally near stay
+    /// as they stood.
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        let new = places(order);
+        let row = |&i: &usize| self.row(i).iter().map(|&j| new[j as usize]);
+        Self {
+            k: self.k,
+            neighbours: order.iter().flat_map(row).collect(),
+        }
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.neighbours.len() / self.k
     }
 
-    pub(super) fn row(&self, i: usize) -> &[u32] {
+    pub(in crate::similarity) fn row(&self, i: usize) -> &[u32] {
         &self.neighbours[i * self.k..(i + 1) * self.k]
     }
 
@@ -95,6 +110,13 @@ impl Lists {
             f64::from(u8::from(there.row(i).iter().any(back)))
         })
     }
+}
+
+/// Where each row stands in this order.
+pub(super) fn places(order: &[usize]) -> Vec<u32> {
+    let mut places = vec![0; order.len()];
+    order.iter().zip(0..).for_each(|(&i, at)| places[i] = at);
+    places
 }
 
 /// Mean of `f` over the rows, in fixed chunks.

@@ -20,7 +20,7 @@ use burn::tensor::Tensor;
 use super::metric::{Change, Facts, Family, Options};
 use super::{Error, Estimator};
 use cknna::Masked;
-use lists::Lists;
+pub(super) use lists::Lists;
 use second_order::Surroundings;
 
 /// What makes a row near another.
@@ -237,6 +237,14 @@ impl Family for Neighbours {
                 _ => a.overlap(b),
             },
             _ => unreachable!("the kind kept follows from the metric"),
+        })
+    }
+
+    fn reordered(kept: &Kept, order: &[usize]) -> Option<Kept> {
+        Some(match kept {
+            Kept::Lists(lists) => Kept::Lists(lists.reordered(order)),
+            Kept::Surroundings(kept) => Kept::Surroundings(Box::new(kept.reordered(order))),
+            Kept::Masked(kept) => Kept::Masked(Box::new(kept.reordered(order))),
         })
     }
 }

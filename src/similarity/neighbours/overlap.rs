@@ -19,7 +19,7 @@ use crate::similarity::{Error, Prepared};
 ///
 /// # Cost
 /// `n² (dx + dy) / 2` multiply-adds on the CPU, where each block of products serves its rows and its
-/// columns; twice that on other devices, from which only the `k + 9` best of each row of a block come
+/// columns; twice that on other devices, from which only the `k + 8` best of each row come
 /// back. Memory per side, however large `n` is: a normalised copy on the device, a copy on the host
 /// while the lists are made, one block of 16 MiB (64 MiB on other devices), 8 bytes (f64: 16) for each
 /// of the `k + 8` candidates of a row; afterwards `4 n k` bytes.

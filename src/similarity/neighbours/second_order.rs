@@ -3,10 +3,10 @@
 use burn::tensor::{DType, Tensor};
 
 use super::lists::{Lists, mean_of_rows};
-use super::space::{inverse_lengths, nearest};
+use super::space::{inverse_lengths, nearest_rows, squared_distance};
 use super::{Nearness, Neighbours};
 use crate::device::block_on;
-use crate::similarity::host::{Real, Rows, Values, sum_range, working};
+use crate::similarity::host::{Real, Rows, Values, working};
 use crate::similarity::{Error, Prepared};
 
 /// Mean over the rows of the cosine between their distances, on either side, to all that are among
@@ -81,7 +81,7 @@ impl Surroundings {
         let (x, rows) = Rows::<T>::read(x).await?;
         let (weight, d) = (inverse_lengths(&rows), rows.d);
         let kept = T::store(rows.values.clone());
-        let near = nearest(x, rows, k, Nearness::Cosine).await?;
+        let near = nearest_rows(x, rows, k, Nearness::Cosine).await?;
         let neighbours = near.into_iter().map(|n| n.row).collect();
         Ok(Self {
             lists: Lists { k, neighbours },
@@ -89,6 +89,23 @@ impl Surroundings {
             d,
             weight,
         })
+    }
+
+    /// See [`Lists::reordered`].
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        fn gathered<T: Real>(rows: &[T], d: usize, order: &[usize]) -> Values {
+            let row = |&i: &usize| rows[i * d..(i + 1) * d].iter().copied();
+            T::store(order.iter().flat_map(row).collect())
+        }
+        Self {
+            lists: self.lists.reordered(order),
+            rows: match &self.rows {
+                Values::F32(rows) => gathered(rows, self.d, order),
+                Values::F64(rows) => gathered(rows, self.d, order),
+            },
+            d: self.d,
+            weight: order.iter().map(|&i| self.weight[i]).collect(),
+        }
     }
 
     pub(super) fn compare(&self, other: &Self) -> f64 {
@@ -110,14 +127,14 @@ impl Surroundings {
 
     /// `1 - cosine` as half the squared distance of the normalised rows, which is 0 for equal rows.
     fn distance<T: Real>(&self, rows: &[T], i: usize, j: usize) -> f64 {
-        let (of_a, of_b) = (self.weight[i], self.weight[j]);
-        if of_a == 0.0 || of_b == 0.0 {
-            return 1.0;
+        let weights = [i, j].map(|i| self.weight[i]);
+        match weights.contains(&0.0) {
+            true => 1.0,
+            false => {
+                let rows = [i, j].map(|i| &rows[i * self.d..(i + 1) * self.d]);
+                0.5 * squared_distance(rows, weights)
+            }
         }
-        let a = &rows[i * self.d..(i + 1) * self.d];
-        let b = &rows[j * self.d..(j + 1) * self.d];
-        let square = |c: usize| (a[c].wide() * of_a - b[c].wide() * of_b).powi(2);
-        0.5 * sum_range(0..self.d, square)
     }
 }
 

@@ -1,15 +1,18 @@
 //! The nearest neighbours of every row of one representation.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
 
 use super::Nearness;
 use crate::device;
-use crate::ops::topk;
+use crate::ops::{NearestBy, PairTile, nearest};
 use crate::similarity::Error;
 use crate::similarity::best::{Best, offer_block};
 use crate::similarity::groups::Groups;
 use crate::similarity::host::{Real, Rows, beside, chunks_mut, sum_range};
-use crate::similarity::tiles::{block, blocks, ranges};
+use crate::similarity::lanes::wide;
+use crate::similarity::pairs::blocks;
 
 /// Candidates kept beyond `k`, which are put in order in f64.
 const SPARE: usize = 8;
@@ -29,7 +32,7 @@ pub(super) struct Near {
 }
 
 /// The `k` nearest of each row, `[n, k]`, nearest first, of equally near ones the lower index.
-pub(super) async fn nearest<T: Real>(
+pub(super) async fn nearest_rows<T: Real>(
     x: Tensor<2>,
     rows: Rows<T>,
     k: usize,
@@ -102,9 +105,9 @@ impl<T: Real> Space<T> {
         let mut best: Vec<Best<T>> = (0..self.rows.n).map(|_| Best::new(keep)).collect();
         let squares: Vec<T> = self.weight.iter().map(|&w| T::rounded(w)).collect();
         let here = self.z.device() == burn::tensor::Device::flex();
-        match here || keep >= MOST_THERE {
+        match here || keep > MOST_THERE {
             true => self.choose_here(&mut best, &squares).await?,
-            false => self.choose_there(&mut best, &squares, keep).await?,
+            false => self.choose_there(&mut best, squares, keep).await?,
         }
         Ok(best)
     }
@@ -122,41 +125,38 @@ impl<T: Real> Space<T> {
         Ok(())
     }
 
-    /// Where reading back costs more than multiplying: all blocks are made, and of each row of a block
-    /// only the best come back, one more than `keep` for the row itself.
+    /// Where reading back costs more than multiplying: all blocks are made, and of each row only the
+    /// best come back.
     async fn choose_there(
         &self,
         best: &mut [Best<T>],
-        squares: &[T],
+        squares: Vec<T>,
         keep: usize,
     ) -> Result<(), device::Error> {
         let n = self.rows.n;
-        let squares = match self.by {
-            Nearness::Euclidean => Some(beside(squares.to_vec(), [n, 1], &self.z)),
-            _ => None,
+        let (by, squares) = match self.by {
+            Nearness::Euclidean => (NearestBy::Distance, squares),
+            _ => (NearestBy::Product, vec![T::default(); n]),
         };
-        for r in ranges(0..n, BLOCK_THERE[0]) {
-            let (mut values, mut columns) = (vec![], vec![]);
-            for c in ranges(0..n, BLOCK_THERE[1]) {
-                let mut product = block(&self.z, &r, &c);
-                if let Some(squares) = &squares {
-                    let part =
-                        |r: &std::ops::Range<usize>| squares.clone().narrow(0, r.start, r.len());
-                    product = product * 2.0 - part(&c).transpose() - part(&r);
-                }
-                let (value, column) = topk(product, c.len().min(keep + 1));
-                values.push(value);
-                columns.push(column + c.start as i64);
+        let squares = beside(squares, [1, n], &self.z).reshape([n]);
+        let part = |r: &Range<usize>| squares.clone().narrow(0, r.start, r.len());
+        for r in ranges(n, BLOCK_THERE[0]) {
+            let mut found = None;
+            for c in ranges(n, BLOCK_THERE[1]) {
+                let tile = PairTile {
+                    products: block(&self.z, &r, &c),
+                    row_squares: part(&r),
+                    column_squares: part(&c),
+                };
+                found = Some(nearest(found, &tile, [r.start, c.start], by, keep));
             }
-            let values = device::read::<T, 2>(Tensor::cat(values, 1)).await?;
-            let columns = device::read_int(Tensor::cat(columns, 1)).await?;
+            let found = found.expect("there are columns");
+            let values = device::read::<T, 2>(found.values).await?;
+            let rows = device::read_int(found.indices).await?;
             let width = values.len() / r.len();
-            chunks_mut(&mut best[r.clone()], 1, |i, best| {
-                let found = i * width..(i + 1) * width;
-                for (&value, &column) in values[found.clone()].iter().zip(&columns[found]) {
-                    if column as usize != r.start + i {
-                        best[0].offer(value, column as usize);
-                    }
+            chunks_mut(&mut best[r], 1, |i, best| {
+                for at in i * width..(i + 1) * width {
+                    best[0].offer(values[at], rows[at] as usize);
                 }
             });
         }
@@ -185,16 +185,38 @@ impl<T: Real> Space<T> {
 
     /// Nearness of rows `i` and `j` in f64, up to a factor that depends on `i` alone.
     fn exact(&self, i: usize, j: usize) -> f64 {
-        let a = self.rows.row(i);
-        let b = &self.rows.row(j)[..a.len()];
-        let product = |c: usize| a[c].wide() * b[c].wide();
-        let square = |c: usize| (a[c].wide() - b[c].wide()).powi(2);
+        let (a, b) = (self.rows.row(i), self.rows.row(j));
         match self.by {
-            Nearness::Cosine => sum_range(0..a.len(), product) * self.weight[j],
-            Nearness::Inner => sum_range(0..a.len(), product),
-            Nearness::Euclidean => -sum_range(0..a.len(), square),
+            Nearness::Cosine => product(a, b) * self.weight[j],
+            Nearness::Inner => product(a, b),
+            Nearness::Euclidean => -squared_distance([a, b], [1.0, 1.0]),
         }
     }
+}
+
+fn product<T: Real>(a: &[T], b: &[T]) -> f64 {
+    let b = &b[..a.len()];
+    wide(|| sum_range(0..a.len(), |c| a[c].wide() * b[c].wide()))
+}
+
+/// `|s a - t b|²` with the factors `[s, t]`.
+pub(super) fn squared_distance<T: Real>([a, b]: [&[T]; 2], [s, t]: [f64; 2]) -> f64 {
+    let b = &b[..a.len()];
+    let square = |c: usize| (a[c].wide() * s - b[c].wide() * t).powi(2);
+    wide(|| sum_range(0..a.len(), square))
+}
+
+/// Rows `r` by columns `c` of `z zᵀ`.
+fn block(z: &Tensor<2>, r: &Range<usize>, c: &Range<usize>) -> Tensor<2> {
+    let rows = |r: &Range<usize>| z.clone().narrow(0, r.start, r.len());
+    rows(r).matmul(rows(c).transpose())
+}
+
+/// `0..n` in pieces of at most `size`, in order.
+fn ranges(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n)
+        .step_by(size)
+        .map(move |start| start..(start + size).min(n))
 }
 
 /// A block of products turned into negative squared distances, given the squared lengths of its rows

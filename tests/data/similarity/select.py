@@ -5,7 +5,7 @@
     python select.py FULL                  (standard library only; writes beside this script)
 
 Keeps of each record its id, value and f32 tolerance (arrays: the name of the tensor in expected.safetensors), and
-of each input file the f32 tensors: every input is f32-exact, so the f64 tests widen them.
+of each input file the f32 tensors and the indices: every input is f32-exact, so the f64 tests widen them.
 """
 import json, os, shutil, struct, sys
 
@@ -21,9 +21,11 @@ def copy_f32(name):
     out, data = {}, b""
     for tensor in sorted(head):
         t = head[tensor]
-        if not tensor.endswith("_f32"):
-            continue
         part = body[t["data_offsets"][0]:t["data_offsets"][1]]
+        if t["dtype"] == "I64":  # small indices
+            part = struct.pack(f"<{len(part) // 8}f", *struct.unpack(f"<{len(part) // 8}q", part))
+        elif not tensor.endswith("_f32"):
+            continue
         out[tensor.removesuffix("_f32")] = {"dtype": "F32", "shape": t["shape"], "data_offsets": [len(data), len(data) + len(part)]}
         data += part
     text = json.dumps(out, separators=(",", ":")).encode()

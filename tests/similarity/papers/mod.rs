@@ -8,6 +8,13 @@ mod draws;
 #[allow(dead_code, reason = "each paper uses a part of it")]
 mod nets;
 
+mod cannistraci;
 mod convergent_learning;
+mod duong;
+mod li;
+mod moschella;
+mod platonic;
 mod rosetta_neurons;
+mod topology_and_geometry;
 mod universal_neurons;
+mod vits_and_cnns;

