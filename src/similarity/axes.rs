@@ -159,7 +159,7 @@ pub(super) async fn wide_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
 }
 
 /// [`wide_rows`] in the units it came in.
-async fn unscaled_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
+pub(super) async fn unscaled_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
     Ok(match x.dtype() {
         DType::F64 => Rows::<f64>::unscaled(x).await?,
         _ => widened(Rows::<f32>::unscaled(&working(x)).await?),
@@ -176,12 +176,7 @@ fn widened(rows: Rows<f32>) -> Rows<f64> {
             .zip(narrow)
             .for_each(|(w, v)| *w = v.wide());
     });
-    Rows {
-        values,
-        n,
-        d,
-        scale: rows.scale,
-    }
+    Rows { values, n, d }
 }
 
 /// `Xᵀ` in f64; with `centre` each column of `x` has lost its mean.

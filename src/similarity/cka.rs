@@ -111,8 +111,8 @@ impl Features {
     }
 
     async fn prepare_as<T: Real>(x: &Tensor<2>) -> Result<Self, Error> {
-        let (x, rows) = Rows::<T>::read(x.clone()).await?;
-        Self::of(&x, rows).await
+        let (x, rows, scale) = Rows::<T>::scaled(x.clone()).await?;
+        Self::of(&x, rows, scale).await
     }
 
     /// Of each `batch` rows in order; the last may be shorter.
@@ -124,22 +124,22 @@ impl Features {
     }
 
     async fn batches_as<T: Real>(x: &Tensor<2>, batch: usize) -> Result<Vec<Self>, Error> {
-        let (x, rows) = Rows::<T>::read(x.clone()).await?;
+        let (x, rows, scale) = Rows::<T>::scaled(x.clone()).await?;
         let mut parts = Vec::with_capacity(rows.n.div_ceil(batch));
         for start in (0..rows.n).step_by(batch) {
             let n = batch.min(rows.n - start);
             let part = Rows {
                 values: rows.values[start * rows.d..][..n * rows.d].to_vec(),
                 n,
-                ..rows
+                d: rows.d,
             };
-            parts.push(Self::of(&x.clone().narrow(0, start, n), part).await?);
+            parts.push(Self::of(&x.clone().narrow(0, start, n), part, scale).await?);
         }
         Ok(parts)
     }
 
-    async fn of<T: Real>(x: &Tensor<2>, rows: Rows<T>) -> Result<Self, Error> {
-        let (n, d, scale) = (rows.n, rows.d, rows.scale);
+    async fn of<T: Real>(x: &Tensor<2>, rows: Rows<T>, scale: f64) -> Result<Self, Error> {
+        let (n, d) = (rows.n, rows.d);
         let mean = rows.column_means();
         let diagonal = rows.map(|row| {
             let centred = |j: usize| (row[j] - mean[j]).wide();

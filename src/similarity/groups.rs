@@ -72,7 +72,6 @@ impl Groups {
             values,
             n: self.len(),
             d: rows.d,
-            scale: rows.scale,
         }
     }
 

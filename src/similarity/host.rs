@@ -92,24 +92,29 @@ pub(super) struct Rows<T> {
     pub(super) values: Vec<T>,
     pub(super) n: usize,
     pub(super) d: usize,
-    /// What the values were multiplied by: 1, or a power of two that brings them into range.
-    pub(super) scale: f64,
 }
 
 impl<T: Real> Rows<T> {
     /// Reads `x` back and checks it. If its largest value lies where squares could overflow or
     /// vanish, both the rows and the tensor are scaled by a power of two, which few metrics see.
     pub(super) async fn read(x: Tensor<2>) -> Result<(Tensor<2>, Self), Error> {
+        let (x, rows, _) = Self::scaled(x).await?;
+        Ok((x, rows))
+    }
+
+    /// [`Rows::read`] with what the values were multiplied by.
+    pub(super) async fn scaled(x: Tensor<2>) -> Result<(Tensor<2>, Self, f64), Error> {
         let (mut rows, largest) = Self::measured(&x).await?;
         let [n, d] = x.dims();
         if largest == 0.0 || (1e-10..=1e10).contains(&largest) {
-            return Ok((x, rows));
+            return Ok((x, rows, 1.0));
         }
-        rows.scale = (-largest.log2().floor()).min(T::MOST).exp2();
-        let scale = T::rounded(rows.scale);
+        let factor = (-largest.log2().floor()).min(T::MOST).exp2();
+        let scale = T::rounded(factor);
         rows.values.iter_mut().for_each(|v| *v = *v * scale);
         let data = TensorData::new(rows.values.clone(), [n, d]);
-        Ok((Tensor::from_data(data, (&x.device(), T::dtype())), rows))
+        let x = Tensor::from_data(data, (&x.device(), T::dtype()));
+        Ok((x, rows, factor))
     }
 
     /// Reads `x` back and checks it, for metrics that see its scale.
@@ -121,12 +126,7 @@ impl<T: Real> Rows<T> {
     async fn measured(x: &Tensor<2>) -> Result<(Self, f64), Error> {
         let [n, d] = x.dims();
         let values = device::read::<T, 2>(x.clone()).await?;
-        let rows = Self {
-            values,
-            n,
-            d,
-            scale: 1.0,
-        };
+        let rows = Self { values, n, d };
         let largest = rows.largest()?;
         Ok((rows, largest))
     }

@@ -7,8 +7,10 @@ use super::host::map_chunks;
 use super::lanes::Lane;
 use super::pairs::{Source, blocks, segment};
 
-/// How many equal steps of the order are told apart in one pass.
-const BINS: usize = 1 << 20;
+/// How many equal steps of the order are told apart in one pass: few over values that are there, many where
+/// a pass works them out anew.
+const FEW: usize = 1 << 16;
+const MANY: usize = 1 << 20;
 
 /// Parts that are counted apart, on as many threads as there are.
 const PARTS: usize = 8;
@@ -24,28 +26,29 @@ pub(super) enum Table<'a, T> {
     Tiled(&'a Source<T>),
 }
 
-/// Steps of `2^shift` keys from `from` on, [`BINS`] of them.
+/// So many steps of `2^shift` keys from `from` on.
 #[derive(Clone, Copy)]
 struct Window {
+    bins: usize,
     from: u64,
     shift: u32,
 }
 
 impl Window {
     /// Room for the keys `from..to`, in the finest steps that do.
-    fn over(from: u64, to: u64) -> Self {
+    fn over(bins: usize, from: u64, to: u64) -> Self {
         let mut shift = 0;
-        while (to - from).div_ceil(1 << shift) > BINS as u64 {
+        while (to - from).div_ceil(1 << shift) > bins as u64 {
             shift += 1;
         }
-        Self { from, shift }
+        Self { bins, from, shift }
     }
 
-    /// 0 below the window, `BINS + 1` above it.
+    /// 0 below the window, `bins + 1` above it.
     fn bin(self, key: u64) -> usize {
         match key.checked_sub(self.from) {
             None => 0,
-            Some(above) => ((above >> self.shift) as usize).min(BINS) + 1,
+            Some(above) => ((above >> self.shift) as usize).min(self.bins) + 1,
         }
     }
 
@@ -68,7 +71,11 @@ impl<T: Lane> Table<'_, T> {
 
     /// The value at the first place, and that at the second if it came to light as well.
     async fn find(&self, places: [usize; 2]) -> Result<(T, Option<T>), Error> {
-        let all = Window::over(0, T::MOST_KEY + 1);
+        let bins = match self {
+            Self::Packed(_) => FEW,
+            Self::Tiled(_) => MANY,
+        };
+        let all = Window::over(bins, 0, T::MOST_KEY + 1);
         let mut window = match self {
             Self::Packed(_) => all,
             Self::Tiled(source) => foretold(source, places[0]).await?,
@@ -78,11 +85,11 @@ impl<T: Lane> Table<'_, T> {
             let [p, q] = places.map(|place| bin_of(&counts, place as u64));
             window = match p {
                 0 => all,
-                p if p > BINS => all,
-                p if window.shift > 0 => Window::over(window.key(p), window.key(p + 1)),
+                p if p > bins => all,
+                p if window.shift > 0 => Window::over(bins, window.key(p), window.key(p + 1)),
                 p => {
                     let value = |bin: usize| T::of_key(window.key(bin));
-                    return Ok((value(p), (q <= BINS).then(|| value(q))));
+                    return Ok((value(p), (q <= bins).then(|| value(q))));
                 }
             };
         }
@@ -90,7 +97,7 @@ impl<T: Lane> Table<'_, T> {
 
     /// How many values lie in each bin.
     async fn count(&self, window: Window) -> Result<Vec<u64>, Error> {
-        let mut counts = vec![0u64; BINS + 2];
+        let mut counts = vec![0u64; window.bins + 2];
         match self {
             Self::Packed(values) => {
                 let part = |r: Range<usize>| counted(window, std::iter::once(&values[r]));
@@ -114,7 +121,7 @@ fn in_parts<R: Send>(n: usize, f: impl Fn(Range<usize>) -> R + Sync + Send) -> V
 }
 
 fn counted<'a, T: Lane>(window: Window, rows: impl Iterator<Item = &'a [T]>) -> Vec<u32> {
-    let mut counts = vec![0; BINS + 2];
+    let mut counts = vec![0; window.bins + 2];
     for value in rows.flatten() {
         counts[window.bin(value.key())] += 1;
     }
@@ -150,6 +157,7 @@ async fn foretold<T: Lane>(source: &Source<T>, place: usize) -> Result<Window, E
     let share = place as f64 / (n * (n - 1) / 2) as f64;
     let at = |share: f64| sample[(share.clamp(0.0, 1.0) * (sample.len() - 1) as f64) as usize];
     Ok(Window::over(
+        MANY,
         at(share - OFF).key(),
         at(share + OFF).key() + 1,
     ))

@@ -75,6 +75,7 @@ mod rsa;
 mod shape;
 mod sinkhorn;
 mod spectral;
+mod statistics;
 mod stochastic;
 mod stream;
 mod subspace;
@@ -136,6 +137,9 @@ pub use rsa::{
 };
 pub use shape::{NbsKernel, Shape};
 pub use spectral::{CoClusters, co_clusters, co_clusters_async};
+pub use statistics::{
+    concentricity, concentricity_async, magnitude, magnitude_async, uniformity, uniformity_async,
+};
 pub use stochastic::{Fit, Gaussians, Group, Weights, stochastic_shape_distance};
 pub use stream::Streamed;
 pub use topology::{

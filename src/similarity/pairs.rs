@@ -181,8 +181,8 @@ impl Pairs {
     }
 
     async fn prepare_as<T: Lane>(x: &Tensor<2>, form: Form) -> Result<Self, Error> {
-        let (x, rows) = Rows::<T>::read(x.clone()).await?;
-        let form = form.scaled(rows.scale);
+        let (x, rows, scale) = Rows::<T>::scaled(x.clone()).await?;
+        let form = form.scaled(scale);
         match rows.n <= PACKED {
             true => Self::packed(Groups::new(&rows), rows, form, &x).await,
             false => Self::tiled(Source::new(&rows, &rows.column_means(), form, &x)).await,

@@ -23,6 +23,7 @@ mod predictions;
 mod predictivity;
 mod rsa;
 mod shape;
+mod statistics;
 mod stochastic;
 mod stream;
 mod topology;

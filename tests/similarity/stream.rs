@@ -5,7 +5,7 @@ use inscape::similarity::{Error, Metric, Streamed, matrix};
 use crate::common::{Matrix, close, compare, input, metric};
 
 /// Every metric that sums decide, in several forms.
-const ALL: [&str; 17] = [
+const ALL: [&str; 20] = [
     "linear_cka[unbiased]",
     "linear_cka[biased]",
     "cka_angular[biased]",
@@ -18,6 +18,9 @@ const ALL: [&str; 17] = [
     "subspace_overlap[top=4]",
     "svcca[variance=0.99]",
     "svcca[variance=1]",
+    "cca[mean]",
+    "pwcca[from=x]",
+    "gulp[lambda=0.1]",
     "procrustes[squared,centred]",
     "procrustes[raw,uncentred]",
     "procrustes[angular,uncentred]",
@@ -179,7 +182,7 @@ fn sides_may_be_exchanged() {
         streamed(&x, &y, &[50, 200], false),
         streamed(&y, &x, &[50, 200], false),
     );
-    for name in ALL {
+    for name in ALL.into_iter().filter(|name| !name.starts_with("pwcca")) {
         let metric: Metric = metric(name);
         let (there, back) = (there.value(metric).unwrap(), back.value(metric).unwrap());
         assert!(
