@@ -230,14 +230,6 @@ impl Pairs {
         self.diagonal.len()
     }
 
-    /// The strict upper triangle, row-major, if it is kept: up to [`PACKED`] rows.
-    pub(super) fn upper(&self) -> Option<&Values> {
-        match &self.held {
-            Held::Packed(values) => Some(values),
-            _ => None,
-        }
-    }
-
     /// Sum of the products of the two sides' values over all unordered pairs.
     pub(super) async fn product(&self, other: &Self) -> Result<f64, Error> {
         let [product] = self.fold(other, |a, b| [a * b]).await?;
@@ -259,24 +251,6 @@ impl Pairs {
             (Held::Wide(a), Held::Narrow(b)) => tiled_fold(a, b, &f).await,
             (Held::Wide(a), Held::Wide(b)) => tiled_fold(a, b, &f).await,
             _ => unreachable!("what is held follows from the number of rows"),
-        }
-    }
-
-    /// The values in row segments, each given as `(i, j, values)` for the pairs `(i, j)`, `(i, j + 1)`, …
-    /// with `i < j`, in f64. Within a row the segments come from left to right; with more than
-    /// [`COLUMNS`] rows not all of a row comes at once.
-    pub(super) async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
-        match &self.held {
-            Held::Packed(values) => {
-                let n = self.n();
-                for i in 0..n - 1 {
-                    let row = packed_row(n, i);
-                    unpack!(values, a => f(i, i + 1, &widen(&a[row])));
-                }
-                Ok(())
-            }
-            Held::Narrow(source) => source.visit(f).await,
-            Held::Wide(source) => source.visit(f).await,
         }
     }
 
@@ -478,17 +452,6 @@ impl<T: Lane> Source<T> {
         Ok(upper)
     }
 
-    async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
-        for (r, c) in blocks(self.n()) {
-            let values = self.tile(&r, &c).await?;
-            for i in r.clone() {
-                let (j, row) = segment(&values, &r, &c, i);
-                f(i, j, &widen(row));
-            }
-        }
-        Ok(())
-    }
-
     /// The pairs of `few` of the rows, evenly spaced.
     pub(super) async fn sample(&self, few: usize) -> Result<Vec<T>, Error> {
         let (n, d) = (self.n(), self.rows.len() / self.n());
@@ -527,10 +490,6 @@ pub(super) fn segment<'a, T>(
     let first = (i + 1).clamp(c.start, c.end);
     let row = &values[(i - r.start) * c.len()..][..c.len()];
     (first, &row[first - c.start..])
-}
-
-fn widen<T: Lane>(row: &[T]) -> Vec<f64> {
-    row.iter().map(|v| v.wide()).collect()
 }
 
 impl Sums {

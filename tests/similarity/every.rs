@@ -5,7 +5,7 @@ use inscape::similarity::{Change, Error, Kind, Metric};
 use crate::common::{Matrix, close, metric};
 
 /// Every metric, with fewer neighbours, anchors and components than the defaults where rows are few here.
-fn all() -> Vec<Metric> {
+pub fn all() -> Vec<Metric> {
     let fewer = |name: &str| {
         metric(
             &name

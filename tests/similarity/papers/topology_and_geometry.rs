@@ -69,11 +69,11 @@ fn each(nets: &Nets, f: &dyn Fn(&Rdms) -> Rdms) -> Nets {
 /// How often, over all pairs of nets, the layer that made the data is the other's most similar one.
 fn identified(data: &Nets, models: &Nets) -> f64 {
     let mut hits = 0;
-    for net in 0..SEEDS {
-        for other in (0..SEEDS).filter(|&o| o != net) {
-            for (layer, made) in data[net].iter().enumerate() {
+    for (net, layers) in data.iter().enumerate() {
+        for (_, other) in models.iter().enumerate().filter(|(o, _)| *o != net) {
+            for (layer, made) in layers.iter().enumerate() {
                 let value = |model: &Rdms| made.compare(model, Comparator::Pearson).unwrap()[0][0];
-                let all: Vec<f64> = models[other].iter().map(value).collect();
+                let all: Vec<f64> = other.iter().map(value).collect();
                 let best = (0..LAYERS).max_by(|&a, &b| all[a].total_cmp(&all[b]));
                 hits += usize::from(best == Some(layer));
             }
