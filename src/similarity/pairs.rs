@@ -254,6 +254,25 @@ impl Pairs {
         }
     }
 
+    /// For tests: the values in row segments, each given as `(i, j, values)` for the pairs `(i, j)`, `(i, j + 1)`, …
+    /// with `i < j`, in f64. Within a row the segments come from left to right; with more than
+    /// [`COLUMNS`] rows not all of a row comes at once.
+    #[cfg(test)]
+    async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
+        match &self.held {
+            Held::Packed(values) => {
+                let n = self.n();
+                for i in 0..n - 1 {
+                    let row = packed_row(n, i);
+                    unpack!(values, a => f(i, i + 1, &widen(&a[row])));
+                }
+                Ok(())
+            }
+            Held::Narrow(source) => source.visit(f).await,
+            Held::Wide(source) => source.visit(f).await,
+        }
+    }
+
     /// `HSIC` of two tables whose [`product`](Self::product) is given, up to the scale that cancels in an
     /// alignment: what is left of the sum of products when both tables are centred.
     pub(super) fn hsic(&self, other: &Self, product: f64, estimator: Estimator) -> f64 {
@@ -452,6 +471,18 @@ impl<T: Lane> Source<T> {
         Ok(upper)
     }
 
+    #[cfg(test)]
+    async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
+        for (r, c) in blocks(self.n()) {
+            let values = self.tile(&r, &c).await?;
+            for i in r.clone() {
+                let (j, row) = segment(&values, &r, &c, i);
+                f(i, j, &widen(row));
+            }
+        }
+        Ok(())
+    }
+
     /// The pairs of `few` of the rows, evenly spaced.
     pub(super) async fn sample(&self, few: usize) -> Result<Vec<T>, Error> {
         let (n, d) = (self.n(), self.rows.len() / self.n());
@@ -490,6 +521,11 @@ pub(super) fn segment<'a, T>(
     let first = (i + 1).clamp(c.start, c.end);
     let row = &values[(i - r.start) * c.len()..][..c.len()];
     (first, &row[first - c.start..])
+}
+
+#[cfg(test)]
+fn widen<T: Lane>(row: &[T]) -> Vec<f64> {
+    row.iter().map(|v| v.wide()).collect()
 }
 
 impl Sums {
