@@ -206,6 +206,14 @@ pub fn matrix(
     block_on(matrix_async(left, right, metric, progress))
 }
 
+/// Which of `count` representations of a side.
+fn place(side: &str, i: usize, count: usize) -> String {
+    match count {
+        1 => side.to_owned(),
+        _ => format!("{side} {i}"),
+    }
+}
+
 /// [`matrix`] without blocking.
 ///
 /// # Errors
@@ -238,7 +246,7 @@ pub async fn matrix_async(
     for (i, x) in left.iter().enumerate() {
         let row = Prepared::new_async(x, metric)
             .await
-            .map_err(|e| e.at(&format!("left {i}")))?;
+            .map_err(|e| e.at(&place("left", i, k)))?;
         rows.push(row);
         step();
     }
@@ -257,7 +265,7 @@ pub async fn matrix_async(
         }
         let column = Prepared::new_async(y, metric)
             .await
-            .map_err(|e| e.at(&format!("right {j}")))?;
+            .map_err(|e| e.at(&place("right", j, l)))?;
         step();
         for (i, row) in rows.iter().enumerate() {
             table[i][j] = row.compare_async(&column).await?;
