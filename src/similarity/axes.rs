@@ -23,8 +23,6 @@ const SMALL: usize = 128;
 /// The spectrum of one side: of `X = U S Vᵀ` everything but `U`.
 #[derive(Clone, Debug)]
 pub(super) struct Basis {
-    /// Rows of the representation.
-    pub(super) n: usize,
     /// Columns of the representation.
     pub(super) d: usize,
     /// Singular values, falling, all above [`NONE`] of the first; at least one.
@@ -103,7 +101,7 @@ impl Axes {
             None => through_svd(turned.transpose(), variance)?,
         };
         let held = z.map_or(Held::Turned(turned), Held::Scores);
-        let basis = Basis { n, d, s, v };
+        let basis = Basis { d, s, v };
         Ok(Self { held, basis })
     }
 
@@ -159,7 +157,7 @@ pub(super) async fn wide_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
 }
 
 /// [`wide_rows`] in the units it came in.
-async fn unscaled_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
+pub(super) async fn unscaled_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
     Ok(match x.dtype() {
         DType::F64 => Rows::<f64>::unscaled(x).await?,
         _ => widened(Rows::<f32>::unscaled(&working(x)).await?),
@@ -217,7 +215,7 @@ pub(super) fn no_convergence() -> Error {
 }
 
 /// How many of the falling singular values count; an error if none is above 0.
-fn rank(s: &[f64]) -> Result<usize, Error> {
+pub(super) fn rank(s: &[f64]) -> Result<usize, Error> {
     let largest = s.first().copied().unwrap_or(0.0);
     match s.iter().take_while(|s| **s > NONE * largest).count() {
         0 => Err(Error::Undefined {

@@ -13,7 +13,7 @@
 //! Features are centred before any product, so a constant added to a column changes nothing.
 //! Products run on the device; their squares are summed in f64 on the host.
 
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
 
 use super::host::{Real, Rows, Values, beside, sum, sum_range, working};
 use super::tiles::upper_triangle;
@@ -85,7 +85,7 @@ pub async fn linear_cka_async(
     Prepared::pair(x, y, Kernel::LinearCka(estimator)).await
 }
 
-/// What linear CKA keeps of one representation.
+/// What linear kernels need of one representation.
 #[derive(Clone, Debug)]
 pub(super) struct Features {
     /// Column-centred, `[n, d]`, on the device.
@@ -94,46 +94,68 @@ pub(super) struct Features {
     diagonal: Vec<f64>,
     /// Strict upper triangle of the Gram matrix, kept when `n < d`.
     gram: Option<Values>,
-    /// HSIC with itself, up to the scale that cancels.
+    /// `⟨K, K⟩`.
     own: f64,
+    /// What the features were multiplied by.
+    scale: f64,
+    /// Spacing of the numbers just above 1 in which the products were taken.
+    epsilon: f64,
 }
 
 impl Features {
-    pub(super) async fn prepare(x: &Tensor<2>, estimator: Estimator) -> Result<Self, Error> {
+    pub(super) async fn prepare(x: &Tensor<2>) -> Result<Self, Error> {
         match x.dtype() {
-            DType::F64 => Self::prepare_as::<f64>(x, estimator).await,
-            _ => Self::prepare_as::<f32>(&working(x), estimator).await,
+            DType::F64 => Self::prepare_as::<f64>(x).await,
+            _ => Self::prepare_as::<f32>(&working(x)).await,
         }
     }
 
-    async fn prepare_as<T: Real>(x: &Tensor<2>, estimator: Estimator) -> Result<Self, Error> {
-        let [n, d] = x.dims();
-        let (x, rows) = Rows::<T>::read(x.clone()).await?;
+    async fn prepare_as<T: Real>(x: &Tensor<2>) -> Result<Self, Error> {
+        let (x, rows, scale) = Rows::<T>::scaled(x.clone()).await?;
+        Self::of(&x, rows, scale).await
+    }
+
+    /// Of each `batch` rows in order; the last may be shorter.
+    pub(super) async fn batches(x: &Tensor<2>, batch: usize) -> Result<Vec<Self>, Error> {
+        match x.dtype() {
+            DType::F64 => Self::batches_as::<f64>(x, batch).await,
+            _ => Self::batches_as::<f32>(&working(x), batch).await,
+        }
+    }
+
+    async fn batches_as<T: Real>(x: &Tensor<2>, batch: usize) -> Result<Vec<Self>, Error> {
+        let (x, rows, scale) = Rows::<T>::scaled(x.clone()).await?;
+        let mut parts = Vec::with_capacity(rows.n.div_ceil(batch));
+        for start in (0..rows.n).step_by(batch) {
+            let n = batch.min(rows.n - start);
+            let part = Rows {
+                values: rows.values[start * rows.d..][..n * rows.d].to_vec(),
+                n,
+                d: rows.d,
+            };
+            parts.push(Self::of(&x.clone().narrow(0, start, n), part, scale).await?);
+        }
+        Ok(parts)
+    }
+
+    async fn of<T: Real>(x: &Tensor<2>, rows: Rows<T>, scale: f64) -> Result<Self, Error> {
+        let (n, d) = (rows.n, rows.d);
         let mean = rows.column_means();
         let diagonal = rows.map(|row| {
             let centred = |j: usize| (row[j] - mean[j]).wide();
             sum_range(0..d, |j| centred(j) * centred(j))
         });
         drop(rows);
-        let centred = x.clone() - beside(mean, [1, d], &x);
         let mut new = Self {
-            centred,
+            centred: x.clone() - beside(mean, [1, d], x),
             diagonal,
             gram: None,
             own: 0.0,
+            scale,
+            epsilon: T::EPSILON,
         };
-        let own = new.own_product::<T>(n < d).await?;
-        new.own = hsic(own, &new.diagonal, &new.diagonal, estimator);
-        let floor = 64.0 * T::EPSILON * own;
-        match new.own > floor {
-            true => Ok(new),
-            false if own == 0.0 => Err(Error::Undefined {
-                why: "all its rows are equal",
-            }),
-            false => Err(Error::Undefined {
-                why: "its unbiased HSIC with itself is not positive",
-            }),
-        }
+        new.own = new.own_product::<T>(n < d).await?;
+        Ok(new)
     }
 
     /// `⟨K, K⟩`, through the Gram matrix (which is then kept) or through `Xcᵀ Xc`.
@@ -147,26 +169,143 @@ impl Features {
         Ok(product)
     }
 
-    pub(super) async fn compare(&self, other: &Self, estimator: Estimator) -> Result<f64, Error> {
-        let product = match (&self.gram, &other.gram) {
+    /// `⟨K, L⟩`.
+    async fn product(&self, other: &Self) -> Result<f64, Error> {
+        match (&self.gram, &other.gram) {
             (Some(k), Some(l)) => {
-                2.0 * k.dot(l) + diagonal_product(&self.diagonal, &other.diagonal)
+                Ok(2.0 * k.dot(l) + diagonal_product(&self.diagonal, &other.diagonal))
             }
-            _ => square_of_pair(&self.centred, &other.centred).await?,
-        };
-        let hsic = hsic(product, &self.diagonal, &other.diagonal, estimator);
-        Ok(hsic / self.own.sqrt() / other.own.sqrt())
+            _ => Ok(square_of_pair(&self.centred, &other.centred).await?),
+        }
+    }
+
+    /// What is left of two sides when their rows are gone.
+    pub(super) async fn moments(&self, other: &Self) -> Result<Moments, Error> {
+        let trace = |side: &Self| sum(side.n(), |i| side.diagonal[i]);
+        Ok(Moments {
+            n: self.n(),
+            products: [self.product(other).await?, self.own, other.own],
+            diagonals: [(self, other), (self, self), (other, other)]
+                .map(|(a, b)| diagonal_product(&a.diagonal, &b.diagonal)),
+            traces: [trace(self), trace(other)],
+        })
+    }
+
+    /// Those of one side and itself.
+    pub(super) fn own_moments(&self) -> Moments {
+        let trace = sum(self.n(), |i| self.diagonal[i]);
+        Moments {
+            n: self.n(),
+            products: [self.own; 3],
+            diagonals: [diagonal_product(&self.diagonal, &self.diagonal); 3],
+            traces: [trace; 2],
+        }
+    }
+
+    /// An error if a metric cannot divide by the HSIC with itself.
+    pub(super) fn check(&self, estimator: Estimator) -> Result<(), Error> {
+        self.own_moments().check(estimator, self.floor())
+    }
+
+    /// The share of a sum that may be rounding.
+    pub(super) fn floor(&self) -> f64 {
+        64.0 * self.epsilon
+    }
+
+    pub(super) fn n(&self) -> usize {
+        self.diagonal.len()
+    }
+
+    /// What every product of the two sides was multiplied by.
+    pub(super) fn factor(&self, other: &Self) -> f64 {
+        (self.scale * other.scale).powi(2)
+    }
+
+    /// The same rows in another order; none if the Gram matrix is held, which would be made anew.
+    pub(super) fn reordered(&self, order: &[usize]) -> Option<Self> {
+        if self.gram.is_some() {
+            return None;
+        }
+        let index: Vec<i32> = order.iter().map(|&i| i as i32).collect();
+        let index = TensorData::new(index, [order.len()]);
+        let index = Tensor::<1, Int>::from_data(index, &self.centred.device());
+        Some(Self {
+            centred: self.centred.clone().select(0, index),
+            diagonal: order.iter().map(|&i| self.diagonal[i]).collect(),
+            ..self.clone()
+        })
     }
 }
 
-/// HSIC of two linear kernels of centred features, up to the scale that cancels in CKA.
-fn hsic(product: f64, k: &[f64], l: &[f64], estimator: Estimator) -> f64 {
-    if estimator == Estimator::Biased {
-        return product;
+/// Sums over two Gram matrices `K` and `L` of centred features: all that linear kernels are compared by.
+/// Threes are for the two sides, the left with itself, and the right with itself.
+#[derive(Clone, Debug)]
+pub(super) struct Moments {
+    /// Number of rows.
+    pub(super) n: usize,
+    /// `⟨K, L⟩`.
+    pub(super) products: [f64; 3],
+    /// `Σ kᵢᵢ lᵢᵢ`.
+    pub(super) diagonals: [f64; 3],
+    /// `tr K` and `tr L`.
+    pub(super) traces: [f64; 2],
+}
+
+impl Moments {
+    /// Those of one side (0 or 1) and itself.
+    pub(super) fn own(&self, side: usize) -> Self {
+        Self {
+            n: self.n,
+            products: [self.products[side + 1]; 3],
+            diagonals: [self.diagonals[side + 1]; 3],
+            traces: [self.traces[side]; 2],
+        }
     }
-    let n = k.len() as f64;
-    let (total_k, total_l) = (sum(k.len(), |i| k[i]), sum(l.len(), |i| l[i]));
-    product - n / (n - 2.0) * diagonal_product(k, l) + total_k * total_l / ((n - 1.0) * (n - 2.0))
+
+    /// HSIC, up to the scale that cancels in CKA.
+    pub(super) fn hsic(&self, estimator: Estimator) -> [f64; 3] {
+        if estimator == Estimator::Biased {
+            return self.products;
+        }
+        let n = self.n as f64;
+        let [k, l] = self.traces;
+        let traces = [k * l, k * k, l * l];
+        std::array::from_fn(|i| {
+            let total = traces[i] / ((n - 1.0) * (n - 2.0));
+            self.products[i] - n / (n - 2.0) * self.diagonals[i] + total
+        })
+    }
+
+    pub(super) fn cka(&self, estimator: Estimator) -> f64 {
+        let [both, left, right] = self.hsic(estimator);
+        both / left.sqrt() / right.sqrt()
+    }
+
+    /// The cosine of the Gram matrices without their diagonals.
+    pub(super) fn rv2(&self) -> Result<f64, Error> {
+        let [both, left, right] = std::array::from_fn(|i| self.products[i] - self.diagonals[i]);
+        let orthogonal = left <= 1e-12 * self.products[1] || right <= 1e-12 * self.products[2];
+        match orthogonal {
+            false => Ok(both / f64::sqrt(left) / f64::sqrt(right)),
+            true => Err(Error::Undefined {
+                why: "its rows are orthogonal: nothing is left without the diagonal",
+            }),
+        }
+    }
+
+    /// An error if the left side's HSIC with itself is not above this share of its parts.
+    pub(super) fn check(&self, estimator: Estimator, floor: f64) -> Result<(), Error> {
+        let (own, whole) = (self.hsic(estimator)[1], self.products[1]);
+        match own > floor * whole {
+            true => Ok(()),
+            false if whole == 0.0 => Err(Error::Undefined {
+                why: "all its rows are equal",
+            }),
+            false => Err(Error::Undefined {
+                why: "its unbiased HSIC with itself is not positive",
+            }),
+        }
+    }
 }
 
 fn diagonal_product(k: &[f64], l: &[f64]) -> f64 {

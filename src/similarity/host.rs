@@ -16,6 +16,8 @@ pub(super) trait Real:
 {
     /// Spacing of the numbers just above 1.
     const EPSILON: f64;
+    /// Exponent of the largest finite value.
+    const MOST: f64;
     /// Smaller than every finite value.
     const LOWEST: Self;
     fn wide(self) -> f64;
@@ -28,6 +30,7 @@ pub(super) trait Real:
 
 impl Real for f32 {
     const EPSILON: f64 = f32::EPSILON as f64;
+    const MOST: f64 = 127.0;
     const LOWEST: Self = f32::NEG_INFINITY;
     fn wide(self) -> f64 {
         f64::from(self)
@@ -47,6 +50,7 @@ impl Real for f32 {
 
 impl Real for f64 {
     const EPSILON: f64 = f64::EPSILON;
+    const MOST: f64 = 1023.0;
     const LOWEST: Self = f64::NEG_INFINITY;
     fn wide(self) -> f64 {
         self
@@ -92,17 +96,25 @@ pub(super) struct Rows<T> {
 
 impl<T: Real> Rows<T> {
     /// Reads `x` back and checks it. If its largest value lies where squares could overflow or
-    /// vanish, both the rows and the tensor are scaled by a power of two, which no metric here sees.
+    /// vanish, both the rows and the tensor are scaled by a power of two, which few metrics see.
     pub(super) async fn read(x: Tensor<2>) -> Result<(Tensor<2>, Self), Error> {
+        let (x, rows, _) = Self::scaled(x).await?;
+        Ok((x, rows))
+    }
+
+    /// [`Rows::read`] with what the values were multiplied by.
+    pub(super) async fn scaled(x: Tensor<2>) -> Result<(Tensor<2>, Self, f64), Error> {
         let (mut rows, largest) = Self::measured(&x).await?;
         let [n, d] = x.dims();
         if largest == 0.0 || (1e-10..=1e10).contains(&largest) {
-            return Ok((x, rows));
+            return Ok((x, rows, 1.0));
         }
-        let scale = T::rounded((-largest.log2().floor()).exp2());
+        let factor = (-largest.log2().floor()).min(T::MOST).exp2();
+        let scale = T::rounded(factor);
         rows.values.iter_mut().for_each(|v| *v = *v * scale);
         let data = TensorData::new(rows.values.clone(), [n, d]);
-        Ok((Tensor::from_data(data, (&x.device(), T::dtype())), rows))
+        let x = Tensor::from_data(data, (&x.device(), T::dtype()));
+        Ok((x, rows, factor))
     }
 
     /// Reads `x` back and checks it, for metrics that see its scale.

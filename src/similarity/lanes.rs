@@ -10,6 +10,11 @@ pub(super) trait Lane: Real {
     fn sqrt(self) -> Self;
     /// `e` to this power, which is at most 0.
     fn exp(self) -> Self;
+    /// The key of the largest finite value.
+    const MOST_KEY: u64;
+    /// A number that sorts as the value does, which is at least 0.
+    fn key(self) -> u64;
+    fn of_key(key: u64) -> Self;
     /// Keeps what pairs are worked out from.
     fn hold(source: Box<Source<Self>>) -> Held;
 }
@@ -43,6 +48,17 @@ impl Lane for f32 {
         (p * r * r + r + 1.0) * Self::from_bits(power)
     }
 
+    const MOST_KEY: u64 = f32::MAX.to_bits() as u64;
+
+    #[inline(always)]
+    fn key(self) -> u64 {
+        u64::from((self + 0.0).to_bits())
+    }
+
+    fn of_key(key: u64) -> Self {
+        Self::from_bits(key as u32)
+    }
+
     fn hold(source: Box<Source<Self>>) -> Held {
         Held::Narrow(source)
     }
@@ -56,6 +72,17 @@ impl Lane for f64 {
 
     fn exp(self) -> Self {
         self.exp()
+    }
+
+    const MOST_KEY: u64 = f64::MAX.to_bits();
+
+    #[inline(always)]
+    fn key(self) -> u64 {
+        (self + 0.0).to_bits()
+    }
+
+    fn of_key(key: u64) -> Self {
+        Self::from_bits(key)
     }
 
     fn hold(source: Box<Source<Self>>) -> Held {

@@ -39,6 +39,7 @@ mod axes;
 mod best;
 mod canonical;
 mod cca;
+mod centred;
 mod cka;
 mod correlations;
 mod dynamics;
@@ -47,12 +48,15 @@ mod flatten;
 mod groups;
 mod gulp;
 mod host;
+mod hsic;
 mod judgements;
 mod kernel;
 mod lanes;
 mod lasso;
 mod map;
 mod metric;
+mod middle;
+mod minibatch;
 mod neighbours;
 mod noise_ceiling;
 mod pairs;
@@ -63,13 +67,18 @@ mod predictivity;
 mod prepared;
 mod procrustes;
 mod rank;
+mod rbf;
 mod regression;
 mod relative;
 mod rosetta;
 mod rsa;
 mod shape;
+mod sinkhorn;
 mod spectral;
+mod statistics;
 mod stochastic;
+mod stream;
+mod subspace;
 mod tiles;
 mod topology;
 mod translate;
@@ -91,13 +100,15 @@ pub use dynamics::{Dmd, dsa_angle, dsa_wasserstein};
 pub use energy::{energy_shape_distance, energy_shape_distance_async};
 pub use flatten::{Flatten, UnknownFlatten};
 pub use gulp::{gulp, gulp_async};
+pub use hsic::{hsic, hsic_async};
 pub use judgements::{
     Glocal, HumanAlignment, OddOneOut, odd_one_out_accuracy, odd_one_out_accuracy_async,
 };
-pub use kernel::Kernel;
+pub use kernel::{DistanceCorrelation, Ensd, Kernel};
 pub use lasso::{SparsePrediction, sparse_prediction, sparse_prediction_async};
 pub use map::{Map, mds};
 pub use metric::{Change, Facts, Kind, Metric};
+pub use minibatch::{minibatch_cka, minibatch_cka_async};
 pub use neighbours::{
     Nearness, Neighbours, cknna, cknna_async, cycle_knn, cycle_knn_async, knn_jaccard,
     knn_jaccard_async, knn_rank, knn_rank_async, lcs_knn, lcs_knn_async, mutual_knn,
@@ -114,6 +125,7 @@ pub use predictions::{
 pub use predictivity::{Goodness, Over, Predictivity};
 pub use prepared::{Prepared, matrix, matrix_async};
 pub use procrustes::{Procrustes, nbs, nbs_async, procrustes, procrustes_async};
+pub use rbf::{Sigma, distance_correlation, distance_correlation_async, rbf_cka, rbf_cka_async};
 pub use regression::{Mapping, Penalty};
 pub use relative::{Join, Nearby, relative, relative_product, stitched};
 pub use rosetta::{Rosetta, rosetta, rosetta_async, rosetta_of};
@@ -125,7 +137,11 @@ pub use rsa::{
 };
 pub use shape::{NbsKernel, Shape};
 pub use spectral::{CoClusters, co_clusters, co_clusters_async};
+pub use statistics::{
+    concentricity, concentricity_async, magnitude, magnitude_async, uniformity, uniformity_async,
+};
 pub use stochastic::{Fit, Gaussians, Group, Weights, stochastic_shape_distance};
+pub use stream::Streamed;
 pub use topology::{
     Bar, Curvature, EdgeLength, KnnGraph, Persistence, Topology, imd, imd_async, mst_divergence,
     mst_divergence_async, persistence, persistence_async, ricci, ricci_async, rtd, rtd_async,

@@ -10,6 +10,8 @@ use super::cka::Estimator;
 use super::groups::Groups;
 use super::host::{Rows, Values, beside, chunks_mut, map_chunks, sum, sum_range, working};
 use super::lanes::{Lane, exp, sqrt, wide};
+use super::middle::Table;
+use super::rbf::Sigma;
 use crate::device;
 
 /// Up to this many rows one value a pair is kept: 512 MiB in f32.
@@ -40,10 +42,9 @@ pub(super) enum Form {
     SquaredEuclidean,
     /// `|u - v|`.
     Euclidean,
-    /// `exp(-|u - v|² / (2 sigma²))`.
-    Rbf { sigma: f64 },
-    /// The same of rows of length 1.
-    UnitRbf { sigma: f64 },
+    /// `exp(-|u - v|² / (2 sigma²))`, the rows made to length 1 first if they are to be `unit`. Squared
+    /// distances until the sigma is a number.
+    Rbf { sigma: Sigma, unit: bool },
     /// 1 less the cosine of the angle; 1 where a row is 0.
     Cosine,
     /// 1 less Pearson's correlation over the columns; 1 where a row is constant.
@@ -55,20 +56,47 @@ impl Form {
     fn of_equals(self, square: f64) -> f64 {
         match self {
             Self::Dot => square,
-            Self::SquaredEuclidean | Self::Euclidean => 0.0,
-            Self::Rbf { .. } | Self::UnitRbf { .. } => 1.0,
+            Self::Rbf {
+                sigma: Sigma::Fixed(_),
+                ..
+            } => 1.0,
+            Self::SquaredEuclidean | Self::Euclidean | Self::Rbf { .. } => 0.0,
             Self::Cosine | Self::Correlation => f64::from(u8::from(square == 0.0)),
         }
+    }
+
+    /// The same for rows that were multiplied by `scale`.
+    fn scaled(self, scale: f64) -> Self {
+        match self {
+            Self::Rbf {
+                sigma: Sigma::Fixed(sigma),
+                unit: false,
+            } => Self::Rbf {
+                sigma: Sigma::Fixed(sigma * scale),
+                unit: false,
+            },
+            other => other,
+        }
+    }
+
+    /// With a sigma that is a number, found among the squared distances of `n` rows.
+    async fn settled<T: Lane>(self, squares: &Table<'_, T>, n: usize) -> Result<Self, Error> {
+        let Self::Rbf { sigma, unit } = self else {
+            return Ok(self);
+        };
+        let sigma = Sigma::Fixed(sigma.settle(squares, n).await?);
+        Ok(Self::Rbf { sigma, unit })
     }
 
     /// Turns squared distances into values.
     fn of_squares<T: Lane>(self, squares: &mut [T]) {
         match self {
-            Self::Dot | Self::SquaredEuclidean => {}
             Self::Euclidean => sqrt(squares),
-            Self::Rbf { sigma } | Self::UnitRbf { sigma } => {
-                exp(squares, T::rounded(-0.5 / (sigma * sigma)));
-            }
+            Self::Rbf {
+                sigma: Sigma::Fixed(sigma),
+                ..
+            } => exp(squares, T::rounded(-0.5 / (sigma * sigma))),
+            Self::Dot | Self::SquaredEuclidean | Self::Rbf { .. } => {}
             Self::Cosine | Self::Correlation => {
                 let half = T::rounded(0.5);
                 squares.iter_mut().for_each(|v| *v = half * *v);
@@ -79,7 +107,7 @@ impl Form {
     /// A row made ready for products: without `mean`, at length 1, or both over its own columns.
     fn row<T: Lane>(self, row: &[T], mean: &[T]) -> Vec<T> {
         match self {
-            Self::UnitRbf { .. } | Self::Cosine => unit(row.iter().copied()),
+            Self::Rbf { unit: true, .. } | Self::Cosine => unit(row.iter().copied()),
             Self::Correlation => {
                 let shift = sum_range(0..row.len(), |j| row[j].wide() - row[0].wide());
                 let mean = T::rounded(row[0].wide() + shift / row.len() as f64);
@@ -153,7 +181,8 @@ impl Pairs {
     }
 
     async fn prepare_as<T: Lane>(x: &Tensor<2>, form: Form) -> Result<Self, Error> {
-        let (x, rows) = Rows::<T>::read(x.clone()).await?;
+        let (x, rows, scale) = Rows::<T>::scaled(x.clone()).await?;
+        let form = form.scaled(scale);
         match rows.n <= PACKED {
             true => Self::packed(Groups::new(&rows), rows, form, &x).await,
             false => Self::tiled(Source::new(&rows, &rows.column_means(), form, &x)).await,
@@ -169,9 +198,15 @@ impl Pairs {
     ) -> Result<Self, Error> {
         let mean = rows.column_means();
         let source = Source::new(&groups.distinct_rows(rows), &mean, form, like);
-        let own = |g: usize| source.own[g];
-        let upper = groups.expand(source.upper().await?, |g| T::rounded(own(g)));
-        let diagonal: Vec<f64> = groups.of.iter().map(|&g| own(g as usize)).collect();
+        let own = |form: Form, g: usize| form.of_equals(source.lengths[g]);
+        let mut upper = groups.expand(source.upper().await?, |g| T::rounded(own(form, g)));
+        let form = form
+            .settled(&Table::Packed(&upper), groups.of.len())
+            .await?;
+        if form != source.form {
+            chunks_mut(&mut upper, 1 << 14, |_, values| form.of_squares(values));
+        }
+        let diagonal: Vec<f64> = groups.of.iter().map(|&g| own(form, g as usize)).collect();
         Ok(Self {
             sums: Sums::packed(&upper, diagonal.len()),
             diagonal,
@@ -179,9 +214,12 @@ impl Pairs {
         })
     }
 
-    async fn tiled<T: Lane>(source: Source<T>) -> Result<Self, Error> {
+    async fn tiled<T: Lane>(mut source: Source<T>) -> Result<Self, Error> {
+        let form = source.form;
+        source.form = form.settled(&Table::Tiled(&source), source.n()).await?;
+        let own = |&square: &f64| source.form.of_equals(square);
         Ok(Self {
-            diagonal: source.own.clone(),
+            diagonal: source.lengths.iter().map(own).collect(),
             sums: source.sums().await?,
             held: T::hold(Box::new(source)),
         })
@@ -190,14 +228,6 @@ impl Pairs {
     /// Number of rows.
     pub(super) fn n(&self) -> usize {
         self.diagonal.len()
-    }
-
-    /// The strict upper triangle, row-major, if it is kept: up to [`PACKED`] rows.
-    pub(super) fn upper(&self) -> Option<&Values> {
-        match &self.held {
-            Held::Packed(values) => Some(values),
-            _ => None,
-        }
     }
 
     /// Sum of the products of the two sides' values over all unordered pairs.
@@ -224,10 +254,11 @@ impl Pairs {
         }
     }
 
-    /// The values in row segments, each given as `(i, j, values)` for the pairs `(i, j)`, `(i, j + 1)`, …
+    /// For tests: the values in row segments, each given as `(i, j, values)` for the pairs `(i, j)`, `(i, j + 1)`, …
     /// with `i < j`, in f64. Within a row the segments come from left to right; with more than
     /// [`COLUMNS`] rows not all of a row comes at once.
-    pub(super) async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
+    #[cfg(test)]
+    async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
         match &self.held {
             Held::Packed(values) => {
                 let n = self.n();
@@ -268,6 +299,59 @@ impl Pairs {
     pub(super) fn own_hsic(&self, estimator: Estimator) -> f64 {
         self.hsic(self, self.sums.squares, estimator)
     }
+
+    /// An error if the HSIC with itself is not above rounding. Errors of single values are independent, so
+    /// that centring leaves their squares; sums are in f64.
+    pub(super) fn check(&self, estimator: Estimator) -> Result<(), Error> {
+        let single = matches!(self.held, Held::Packed(Values::F32(_)) | Held::Narrow(_));
+        let epsilon = match single {
+            true => f64::from(f32::EPSILON),
+            false => f64::EPSILON,
+        };
+        let diagonal = match estimator {
+            Estimator::Biased => sum(self.n(), |i| self.diagonal[i] * self.diagonal[i]),
+            Estimator::Unbiased => 0.0,
+        };
+        let size = 2.0 * self.sums.squares + diagonal;
+        let floor = (64.0 * epsilon).powi(2).max(64.0 * f64::EPSILON);
+        match self.own_hsic(estimator) > floor * size {
+            true => Ok(()),
+            false => Err(Error::Undefined {
+                why: "all its rows are equal, or equally far from each other",
+            }),
+        }
+    }
+
+    /// The same rows in another order, if the pairs are kept.
+    pub(super) fn reordered(&self, order: &[usize]) -> Option<Self> {
+        let Held::Packed(values) = &self.held else {
+            return None;
+        };
+        let of = |values: &[f64]| order.iter().map(|&i| values[i]).collect();
+        Some(Self {
+            diagonal: of(&self.diagonal),
+            sums: Sums {
+                rows: of(&self.sums.rows),
+                ..self.sums.clone()
+            },
+            held: Held::Packed(unpack!(values, values => reordered(values, order))),
+        })
+    }
+}
+
+/// The packed triangle of the same rows in another order.
+fn reordered<T: Lane>(values: &[T], order: &[usize]) -> Values {
+    let n = order.len();
+    let place = |i: usize, j: usize| packed_row(n, i.min(j)).start + i.max(j) - i.min(j) - 1;
+    let part = |rows: Range<usize>| {
+        let row = |i: usize| {
+            order[i + 1..]
+                .iter()
+                .map(move |&j| values[place(order[i], j)])
+        };
+        rows.flat_map(row).collect::<Vec<T>>()
+    };
+    T::store(map_chunks(n, PART, part).concat())
 }
 
 /// The places of row `i` in the packed triangle of `n` rows.
@@ -294,14 +378,18 @@ pub(super) struct Source<T> {
     /// Squared length of each row. For the angles 1, even where a row is 0: then it lies at a right angle
     /// to all others.
     squares: Vec<T>,
-    /// The value of each row and its equal.
-    own: Vec<f64>,
+    /// Squared length of each row, as it is and in f64.
+    lengths: Vec<f64>,
 }
 
 impl<T: Lane> Source<T> {
+    pub(super) fn n(&self) -> usize {
+        self.lengths.len()
+    }
+
     fn new(rows: &Rows<T>, mean: &[T], form: Form, like: &Tensor<2>) -> Self {
         let ready = rows.map(|row| form.row(row, mean));
-        let squares: Vec<f64> = ready.iter().map(|row| square(row)).collect();
+        let lengths: Vec<f64> = ready.iter().map(|row| square(row)).collect();
         let rounded = |&s: &f64| match form {
             Form::Cosine | Form::Correlation => T::rounded(1.0),
             _ => T::rounded(s),
@@ -314,13 +402,17 @@ impl<T: Lane> Source<T> {
                 Form::Dot => vec![],
                 _ => ready,
             },
-            own: squares.iter().map(|&s| form.of_equals(s)).collect(),
-            squares: squares.iter().map(rounded).collect(),
+            squares: lengths.iter().map(rounded).collect(),
+            lengths,
         }
     }
 
     /// The values of one block, `[r.len(), c.len()]`; those on and below the diagonal mean nothing.
-    async fn tile(&self, r: &Range<usize>, c: &Range<usize>) -> Result<Vec<T>, device::Error> {
+    pub(super) async fn tile(
+        &self,
+        r: &Range<usize>,
+        c: &Range<usize>,
+    ) -> Result<Vec<T>, device::Error> {
         let rows = self.z.clone().narrow(0, r.start, r.len());
         let columns = self.z.clone().narrow(0, c.start, c.len());
         let mut values = device::read::<T, 2>(rows.matmul(columns.transpose())).await?;
@@ -359,14 +451,14 @@ impl<T: Lane> Source<T> {
 
     /// `|u - v|²` from the differences: exactly 0 for equal rows.
     fn difference(&self, i: usize, j: usize) -> T {
-        let d = self.rows.len() / self.squares.len();
+        let d = self.rows.len() / self.n();
         let (u, v) = (&self.rows[i * d..][..d], &self.rows[j * d..][..d]);
         T::rounded(sum_range(0..d, |k| (u[k].wide() - v[k].wide()).powi(2)))
     }
 
     /// The strict upper triangle, row-major. One tile is held besides.
     async fn upper(&self) -> Result<Vec<T>, device::Error> {
-        let n = self.squares.len();
+        let n = self.n();
         let mut upper = vec![T::default(); n * (n - 1) / 2];
         for (r, c) in blocks(n) {
             let values = self.tile(&r, &c).await?;
@@ -379,8 +471,9 @@ impl<T: Lane> Source<T> {
         Ok(upper)
     }
 
+    #[cfg(test)]
     async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
-        for (r, c) in blocks(self.squares.len()) {
+        for (r, c) in blocks(self.n()) {
             let values = self.tile(&r, &c).await?;
             for i in r.clone() {
                 let (j, row) = segment(&values, &r, &c, i);
@@ -390,9 +483,27 @@ impl<T: Lane> Source<T> {
         Ok(())
     }
 
+    /// The pairs of `few` of the rows, evenly spaced.
+    pub(super) async fn sample(&self, few: usize) -> Result<Vec<T>, Error> {
+        let (n, d) = (self.n(), self.rows.len() / self.n());
+        let chosen = || (0..few).map(|k| k * n / few);
+        let rows: Vec<T> = chosen()
+            .flat_map(|i| &self.rows[i * d..][..d])
+            .copied()
+            .collect();
+        let part = Self {
+            form: self.form,
+            z: beside(rows.clone(), [few, d], &self.z),
+            rows,
+            squares: chosen().map(|i| self.squares[i]).collect(),
+            lengths: chosen().map(|i| self.lengths[i]).collect(),
+        };
+        Ok(part.upper().await?)
+    }
+
     async fn sums(&self) -> Result<Sums, Error> {
-        let mut sums = Sums::new(self.squares.len());
-        for (r, c) in blocks(self.squares.len()) {
+        let mut sums = Sums::new(self.n());
+        for (r, c) in blocks(self.n()) {
             let values = self.tile(&r, &c).await?;
             sums.add(&r, &c, |i| segment(&values, &r, &c, i));
         }
@@ -401,7 +512,7 @@ impl<T: Lane> Source<T> {
 }
 
 /// What of row `i` of a tile lies right of the diagonal: its first column, and the values from there.
-fn segment<'a, T>(
+pub(super) fn segment<'a, T>(
     values: &'a [T],
     r: &Range<usize>,
     c: &Range<usize>,
@@ -412,6 +523,7 @@ fn segment<'a, T>(
     (first, &row[first - c.start..])
 }
 
+#[cfg(test)]
 fn widen<T: Lane>(row: &[T]) -> Vec<f64> {
     row.iter().map(|v| v.wide()).collect()
 }
@@ -509,7 +621,7 @@ async fn tiled_fold<A: Lane, B: Lane, const M: usize>(
     f: &(impl Fn(f64, f64) -> [f64; M] + Sync),
 ) -> Result<[f64; M], Error> {
     let mut sums = [0.0; M];
-    for (r, c) in blocks(a.squares.len()) {
+    for (r, c) in blocks(a.n()) {
         let (left, right) = (a.tile(&r, &c).await?, b.tile(&r, &c).await?);
         let row = |i: usize| {
             let (_, left) = segment(&left, &r, &c, i);
@@ -532,8 +644,14 @@ mod tests {
         Form::Dot,
         Form::SquaredEuclidean,
         Form::Euclidean,
-        Form::Rbf { sigma: 2.5 },
-        Form::UnitRbf { sigma: 0.7 },
+        Form::Rbf {
+            sigma: Sigma::Fixed(2.5),
+            unit: false,
+        },
+        Form::Rbf {
+            sigma: Sigma::Fixed(0.7),
+            unit: true,
+        },
         Form::Cosine,
         Form::Correlation,
     ];
@@ -576,7 +694,7 @@ mod tests {
             row.into_iter().map(|v| v / length).collect::<Vec<_>>()
         };
         let ready = |row: &Vec<f64>| match form {
-            Form::Cosine | Form::UnitRbf { .. } => unit(row.clone()),
+            Form::Cosine | Form::Rbf { unit: true, .. } => unit(row.clone()),
             Form::Correlation => {
                 let mean = row.iter().sum::<f64>() / d as f64;
                 unit(row.iter().map(|v| v - mean).collect())
@@ -592,9 +710,10 @@ mod tests {
                 Form::Dot => dot(u, v),
                 Form::SquaredEuclidean => square,
                 Form::Euclidean => square.sqrt(),
-                Form::Rbf { sigma } | Form::UnitRbf { sigma } => {
-                    (-square / (2.0 * sigma * sigma)).exp()
-                }
+                Form::Rbf {
+                    sigma: Sigma::Fixed(sigma),
+                    ..
+                } => (-square / (2.0 * sigma * sigma)).exp(),
                 _ if dot(u, u) == 0.0 || dot(v, v) == 0.0 => 1.0,
                 _ => square / 2.0,
             }

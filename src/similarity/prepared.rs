@@ -10,7 +10,7 @@ use crate::device::block_on;
 /// centring, self-similarity, ranks or neighbour lists once.
 ///
 /// Holds, for `[n, d]`: linear CKA a centred copy (and half an `n × n` matrix if `n < d`); RSA 4
-/// bytes for each of the `n (n - 1) / 2` pairs; the canonical correlations `8 (n + d)` bytes a
+/// bytes for each of the `n (n - 1) / 2` pairs; the canonical correlations at most `16 (n + d)` bytes a
 /// direction; mutual kNN `4 n k` bytes.
 ///
 /// ```
@@ -131,7 +131,7 @@ impl Prepared {
     }
 }
 
-fn check_pair(left: [usize; 2], right: [usize; 2], metric: Metric) -> Result<(), Error> {
+pub(super) fn check_pair(left: [usize; 2], right: [usize; 2], metric: Metric) -> Result<(), Error> {
     if left[0] != right[0] {
         return Err(Error::RowsDiffer { left, right });
     }
@@ -141,7 +141,7 @@ fn check_pair(left: [usize; 2], right: [usize; 2], metric: Metric) -> Result<(),
     }
 }
 
-fn check_shape([rows, columns]: [usize; 2], metric: Metric) -> Result<(), Error> {
+pub(super) fn check_shape([rows, columns]: [usize; 2], metric: Metric) -> Result<(), Error> {
     if !metric.is_valid() {
         return Err(Error::UnknownMetric {
             given: metric.to_string(),

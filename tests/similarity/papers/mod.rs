@@ -10,10 +10,10 @@ mod nets;
 
 mod cannistraci;
 mod convergent_learning;
-mod platonic;
 mod duong;
 mod li;
 mod moschella;
+mod platonic;
 mod rosetta_neurons;
 mod topology_and_geometry;
 mod topology_divergence;
