@@ -57,7 +57,7 @@ impl Dmd {
     ///
     /// # Source
     /// Ostrow, Eisen, Kozachkov & Fiete 2023, "Beyond Geometry: Comparing the Temporal Structure of
-    /// Computation in Neural Circuits with Dynamical Similarity Analysis", section 3, after the HAVOK of
+    /// Computation in Neural Circuits with Dynamical Similarity Analysis", after the HAVOK of
     /// Brunton et al. 2017.
     pub fn new(x: &Tensor<3>, delays: usize, rank: usize, ridge: f64) -> Result<Self, Error> {
         block_on(Self::new_async(x, delays, rank, ridge))
@@ -221,11 +221,10 @@ pub fn dsa_wasserstein(a: &Dmd, b: &Dmd) -> Result<f64, Error> {
 /// If the ranks differ.
 ///
 /// # Cost
-/// `O(r³)` a step, at most 500 steps a start, in parallel: 20 starts take 0.05 s for rank 10 and some
-/// seconds for rank 50.
+/// `O(r³)` a step and at most 500 steps a start, on the host; starts run in parallel.
 ///
 /// # Source
-/// Ostrow et al. 2023, equation 4. Their dsa-metric runs Adam over a Cayley parametrisation from one random
+/// Ostrow et al. 2023. Their dsa-metric runs Adam over a Cayley parametrisation from one random
 /// start in each half of the orthogonal group: 0.353, 0.314 and 0.315 for the same data and three seeds.
 /// Ours is the descent along the group of Wen & Yin 2013, "A feasible method for optimization with
 /// orthogonality constraints", with a fixed seed, to a gradient of 1e-8.

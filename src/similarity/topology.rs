@@ -363,7 +363,7 @@ pub async fn mst_divergence_async(
 /// always the same, `O(n k)` each. Memory: a few hundred `n` bytes a thread.
 ///
 /// # Source
-/// Tsitsulin et al. 2020, "The Shape of Data: Intrinsic Distance for Data Distributions", equation 5. Their
+/// Tsitsulin et al. 2020, "The Shape of Data: Intrinsic Distance for Data Distributions". Their
 /// code estimates the trace by stochastic Lanczos quadrature of 10 steps at any size, which is 4 % off for
 /// 40 rows. Ours expands `exp(-t λ)` in 32 Chebyshev polynomials, which leaves out less than rounding: up to
 /// 8,192 rows it is exact, beyond that its only error is that of the signs, which both sides share.

@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, HashMap};
 use burn::tensor::Tensor;
 
 use super::super::Error;
-use super::super::host::{Rows, map_chunks, sum};
+use super::super::host::{Rows, map_chunks};
 use super::distances::Distances;
 use crate::device::block_on;
 
@@ -51,7 +51,7 @@ impl Persistence {
     pub fn entropy(&self) -> f64 {
         let total = self.total();
         let part = |b: &Bar| b.length() / total * (total / b.length()).ln();
-        self.h1.iter().map(part).sum()
+        self.h1.iter().fold(0.0, |sum, bar| sum + part(bar))
     }
 }
 
@@ -118,7 +118,7 @@ pub async fn persistence_async(x: &Tensor<2>) -> Result<Persistence, Error> {
 
 /// Summed length of bars.
 pub(super) fn total(bars: &[Bar]) -> f64 {
-    sum(bars.len(), |i| bars[i].length())
+    bars.iter().fold(0.0, |sum, bar| sum + bar.length())
 }
 
 /// Most points whose pairs have ranks of 32 bits.
