@@ -1,17 +1,18 @@
 //! Comparing more rows than fit in memory, in one pass and to the last digit.
 
-use std::ops::Range;
+mod side;
 
 use burn::tensor::Tensor;
-use faer::linalg::matmul::triangular::{BlockStructure, matmul};
-use faer::{Accum, Mat, MatRef, Par, Side as Triangle};
+use faer::{Accum, Mat, Par};
 
-use super::axes::{Basis, no_convergence, rank};
+use super::axes::Basis;
 use super::cka::Moments;
-use super::host::{map_chunks, sum_range};
+use super::host::sum_range;
 use super::kernel::needs_rows;
+use super::prepared::{check_pair, check_shape};
 use super::{Error, Kernel, Metric, Shape, subspace};
-use crate::device::{self, block_on};
+use crate::device::block_on;
+use side::{Batch, Lengths, Side, add_outer, dot, squared};
 
 /// Two representations seen batch by batch: sums of products that stand in for the rows.
 ///
@@ -58,184 +59,6 @@ pub struct Streamed {
     cross: Mat<f64>,
     /// `Σ |u|² |v|²`.
     squares: f64,
-}
-
-/// Sums of one side, whose rows less the first batch's mean are `u`; those of the other are `v`.
-#[derive(Clone, Debug)]
-struct Side {
-    /// Mean of the first batch.
-    origin: Vec<f64>,
-    /// `Σ u`.
-    sum: Vec<f64>,
-    /// `Σ u uᵀ`, of which the lower triangle is kept up.
-    products: Mat<f64>,
-    /// `Σ |u|² u`.
-    own_weighted: Vec<f64>,
-    /// `Σ |v|² u`.
-    weighted: Vec<f64>,
-    /// `Σ |u|⁴`.
-    fourth: f64,
-}
-
-/// A batch less the origin, and the squared lengths of its rows.
-struct Batch {
-    rows: Vec<f64>,
-    lengths: Vec<f64>,
-    d: usize,
-}
-
-impl Batch {
-    async fn read(x: &Tensor<2>, seen: usize, place: &str) -> Result<Self, Error> {
-        let d = x.dims()[1];
-        let rows = device::read::<f64, 2>(x.clone()).await?;
-        if let Some(at) = rows.iter().position(|v| !v.is_finite()) {
-            let error = Error::NotFinite {
-                row: seen + at / d,
-                column: at % d,
-                value: rows[at],
-            };
-            return Err(error.at(place));
-        }
-        let lengths = vec![0.0; x.dims()[0]];
-        Ok(Self { rows, lengths, d })
-    }
-
-    fn subtract(&mut self, origin: &[f64]) {
-        for (row, length) in self.rows.chunks_exact_mut(self.d).zip(&mut self.lengths) {
-            row.iter_mut().zip(origin).for_each(|(v, o)| *v -= o);
-            *length = squared(row);
-        }
-    }
-
-    /// The sum of all rows, each times its weight.
-    fn weighted(&self, weight: impl Fn(usize) -> f64 + Sync + Send) -> Vec<f64> {
-        let part = |r: Range<usize>| {
-            let mut sum = vec![0.0; self.d];
-            for i in r {
-                let (row, weight) = (&self.rows[i * self.d..][..self.d], weight(i));
-                sum.iter_mut().zip(row).for_each(|(s, v)| *s += weight * v);
-            }
-            sum
-        };
-        let mut all = vec![0.0; self.d];
-        map_chunks(self.lengths.len(), 256, part)
-            .iter()
-            .for_each(|part| add(&mut all, part));
-        all
-    }
-
-    fn matrix(&self) -> MatRef<'_, f64> {
-        MatRef::from_row_major_slice(&self.rows, self.lengths.len(), self.d)
-    }
-}
-
-fn add(sum: &mut [f64], more: &[f64]) {
-    sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    sum_range(0..a.len(), |i| a[i] * b[i])
-}
-
-fn squared(a: &[f64]) -> f64 {
-    dot(a, a)
-}
-
-impl Side {
-    fn new(d: usize) -> Self {
-        Self {
-            origin: vec![],
-            sum: vec![0.0; d],
-            products: Mat::zeros(d, d),
-            own_weighted: vec![0.0; d],
-            weighted: vec![0.0; d],
-            fourth: 0.0,
-        }
-    }
-
-    fn d(&self) -> usize {
-        self.sum.len()
-    }
-
-    /// Takes the origin off, which the first batch sets.
-    fn shift(&mut self, batch: &mut Batch) {
-        if self.origin.is_empty() {
-            let rows = batch.lengths.len() as f64;
-            self.origin = batch.weighted(|_| 1.0 / rows);
-        }
-        batch.subtract(&self.origin);
-    }
-
-    fn add(&mut self, batch: &Batch, other: &Batch) {
-        add(&mut self.sum, &batch.weighted(|_| 1.0));
-        add(
-            &mut self.own_weighted,
-            &batch.weighted(|i| batch.lengths[i]),
-        );
-        add(&mut self.weighted, &batch.weighted(|i| other.lengths[i]));
-        self.fourth += squared(&batch.lengths);
-        matmul(
-            self.products.as_mut(),
-            BlockStructure::TriangularLower,
-            Accum::Add,
-            batch.matrix().transpose(),
-            BlockStructure::Rectangular,
-            batch.matrix(),
-            BlockStructure::Rectangular,
-            1.0,
-            Par::rayon(0),
-        );
-    }
-
-    /// What the mean is away from the origin.
-    fn drift(&self, n: usize) -> Vec<f64> {
-        self.sum.iter().map(|s| s / n as f64).collect()
-    }
-
-    /// `Σ |u|²`.
-    fn trace(&self) -> f64 {
-        (0..self.d()).map(|j| self.products[(j, j)]).sum()
-    }
-
-    /// Mean of all rows.
-    fn mean(&self, n: usize) -> Vec<f64> {
-        let drift = self.drift(n);
-        self.origin.iter().zip(drift).map(|(o, d)| o + d).collect()
-    }
-
-    /// `XᵀX` of the centred rows, whole.
-    fn covariance(&self, n: usize) -> Mat<f64> {
-        let drift = self.drift(n);
-        Mat::from_fn(self.d(), self.d(), |i, j| {
-            self.products[(i.max(j), i.min(j))] - n as f64 * drift[i] * drift[j]
-        })
-    }
-
-    /// The principal axes of the rows, centred or as they are: eigenvectors of `XᵀX`.
-    fn basis(&self, n: usize, centre: bool) -> Result<Basis, Error> {
-        let mut products = self.covariance(n);
-        if !centre {
-            let mean = self.mean(n);
-            add_outer(&mut products, &mean, &mean, n);
-        }
-        let eigen = products
-            .self_adjoint_eigen(Triangle::Lower)
-            .map_err(|_| no_convergence())?;
-        let values = eigen.S().column_vector().iter().rev();
-        let mut s: Vec<f64> = values.map(|l| l.max(0.0).sqrt()).collect();
-        s.truncate(rank(&s)?);
-        let (d, last) = (self.d(), self.d() - 1);
-        let v = Mat::from_fn(d, s.len(), |i, j| eigen.U()[(i, last - j)]);
-        Ok(Basis { d, s, v })
-    }
-}
-
-/// `sum + n a bᵀ`.
-fn add_outer(sum: &mut Mat<f64>, a: &[f64], b: &[f64], n: usize) {
-    for (j, b) in b.iter().enumerate() {
-        let column = sum.col_mut(j).iter_mut();
-        column.zip(a).for_each(|(s, a)| *s += n as f64 * a * b);
-    }
 }
 
 impl Streamed {
@@ -349,10 +172,10 @@ impl Streamed {
 
     fn check(&self, metric: Metric) -> Result<(), Error> {
         for side in &self.sides {
-            super::prepared::check_shape([self.n, side.d()], metric)?;
+            check_shape([self.n, side.d()], metric)?;
         }
         let [left, right] = [0, 1].map(|k| [self.n, self.sides[k].d()]);
-        super::prepared::check_pair(left, right, metric)
+        check_pair(left, right, metric)
     }
 
     fn kernel(&self, kernel: Kernel) -> Result<f64, Error> {
@@ -426,33 +249,5 @@ impl Streamed {
             diagonals: [both.product(n), own(a, &da), own(b, &db)],
             traces: [trace(a, &da), trace(b, &db)],
         }
-    }
-}
-
-/// What the squared lengths of the centred rows of two sides are multiplied from. With `u` the rows about the
-/// origin and `δ` their mean, `|u - δ|² = |u|² - 2 u·δ + |δ|²`.
-struct Lengths<'a> {
-    /// `Σ |u|² |v|²`.
-    squares: f64,
-    /// `Σ |v|² u` and `Σ |u|² v`.
-    weighted: [&'a [f64]; 2],
-    /// `Σ |u|²` and `Σ |v|²`.
-    traces: [f64; 2],
-    /// `δᵀ (Σ u vᵀ) ε`.
-    cross: f64,
-    /// `δ` and `ε`.
-    drifts: [&'a [f64]; 2],
-}
-
-impl Lengths<'_> {
-    /// `Σ |u - δ|² |v - ε|²`.
-    fn product(&self, n: f64) -> f64 {
-        let [a, b] = self.drifts.map(squared);
-        let linear = |k: usize| dot(self.weighted[k], self.drifts[k]);
-        self.squares - 2.0 * (linear(0) + linear(1))
-            + 4.0 * self.cross
-            + b * self.traces[0]
-            + a * self.traces[1]
-            - 3.0 * n * a * b
     }
 }
