@@ -45,7 +45,7 @@ pub struct Fit {
     pub group: Group,
     /// What is made smallest; the energy distance has only one.
     pub weights: Weights,
-    /// Random starts besides the one that aligns the means.
+    /// Random starts besides the one that aligns the means, in pairs of a draw and its inverse.
     pub starts: usize,
     /// Of the random starts.
     pub seed: u64,
@@ -220,6 +220,16 @@ fn permutation(d: usize, pairs: &[(usize, usize)]) -> Mat<f64> {
     turn
 }
 
+impl Weights {
+    /// Whether a step from one sum of squares to the next gained so little that it is the last.
+    fn is_enough(self, step: usize, before: f64, after: f64) -> bool {
+        match self {
+            Self::Distance => before - after <= SMALLEST * before,
+            Self::Netrep => step >= 2 && before.sqrt() - after.sqrt() < 1e-8,
+        }
+    }
+}
+
 impl Fit {
     /// The smallest `search(start)` over the aligned means and the random starts.
     pub(super) fn search(
@@ -231,9 +241,12 @@ impl Fit {
         if self.group == Group::Identity {
             return Ok(best);
         }
+        // With each start its inverse, so that exchanged sides search from the same places.
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        for _ in 0..self.starts {
-            best = best.min(search(self.group.draw(means.nrows(), &mut rng))?);
+        for _ in 0..self.starts.div_ceil(2) {
+            let start = self.group.draw(means.nrows(), &mut rng);
+            best = best.min(search(start.transpose().to_owned())?);
+            best = best.min(search(start)?);
         }
         Ok(best)
     }
@@ -302,13 +315,12 @@ pub fn stochastic_shape_distance(
     let means = y.mean.transpose() * &x.mean;
     fit.search(means.as_ref(), |start| {
         let mut gap = Gap::of(x, y, &start, sought)?;
-        for _ in 0..STEPS {
+        for step in 0..STEPS {
             let turn = fit.group.best(gap.cross.as_ref())?;
             let next = Gap::of(x, y, &turn, sought)?;
-            let gain = gap.weighted(sought) - next.weighted(sought);
-            let least = SMALLEST * gap.weighted(sought);
+            let [before, after] = [&gap, &next].map(|g| g.weighted(sought));
             gap = next;
-            if gain <= least {
+            if fit.weights.is_enough(step, before, after) {
                 break;
             }
         }
