@@ -23,8 +23,6 @@ const SMALL: usize = 128;
 /// The spectrum of one side: of `X = U S Vᵀ` everything but `U`.
 #[derive(Clone, Debug)]
 pub(super) struct Basis {
-    /// Rows of the representation.
-    pub(super) n: usize,
     /// Columns of the representation.
     pub(super) d: usize,
     /// Singular values, falling, all above [`NONE`] of the first; at least one.
@@ -103,7 +101,7 @@ impl Axes {
             None => through_svd(turned.transpose(), variance)?,
         };
         let held = z.map_or(Held::Turned(turned), Held::Scores);
-        let basis = Basis { n, d, s, v };
+        let basis = Basis { d, s, v };
         Ok(Self { held, basis })
     }
 

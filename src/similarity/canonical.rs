@@ -24,7 +24,8 @@ use crate::device::block_on;
 /// For each side a product and an eigendecomposition, `O(n d min(n, d) + min(n, d)³)`; one product and
 /// one decomposition of what is kept of both. All of it on the host, in f64 whatever the tensors are. A
 /// side with kept singular values below 1e-4 of the largest is decomposed itself, at about three times
-/// the time. Memory: a few copies of one side in f64, then at most `16 (n + d)` bytes a direction.
+/// the time. Nothing is approximated: beyond a few thousand columns and rows the cube is what counts.
+/// Memory: a few copies of one side in f64, then at most `16 (n + d)` bytes a direction.
 ///
 /// # Source
 /// Hotelling 1936, "Relations between two sets of variates", by orthonormal bases (Björck & Golub 1973).

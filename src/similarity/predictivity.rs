@@ -170,25 +170,23 @@ impl Family for Predictivity {
     }
 
     async fn compare(self, a: &Kept, b: &Kept) -> Result<f64, Error> {
-        let target = match self {
-            Self::LinearR2 { target }
-            | Self::RidgeR2 { target, .. }
-            | Self::CrossValidated { target, .. } => target,
-        };
-        let (from, to) = match target {
-            Side::X => (b, a),
-            Side::Y => (a, b),
-        };
-        match (from, to, self) {
+        match (a, b, self) {
             (
-                Kept::Folds(from),
-                Kept::Folds(to),
+                Kept::Folds(a),
+                Kept::Folds(b),
                 Self::CrossValidated {
-                    by, score, over, ..
+                    by,
+                    score,
+                    over,
+                    target,
+                    ..
                 },
-            ) => over.of(unit_scores(from, to, by, score)?),
-            (Kept::Axes(from), Kept::Axes(to), _) => {
-                Ok(self.in_sample(&from.basis, &to.basis, from.cross(to).as_ref()))
+            ) => over.of(match target {
+                Side::X => unit_scores(b, a, by, score)?,
+                Side::Y => unit_scores(a, b, by, score)?,
+            }),
+            (Kept::Axes(a), Kept::Axes(b), _) => {
+                self.value(&a.basis, &b.basis, a.cross(b).as_ref())
             }
             _ => unreachable!("the kind kept follows from the metric"),
         }
@@ -215,19 +213,33 @@ fn folds(options: &mut Options<'_>) -> Option<usize> {
 }
 
 impl Predictivity {
-    /// R² of the rows that were fitted, from the two spectra and the products of the two sides' scores.
-    fn in_sample(self, from: &Basis, to: &Basis, cross: MatRef<'_, f64>) -> f64 {
-        let lambda = match self {
-            Self::RidgeR2 { lambda, .. } => lambda,
-            _ => 0.0,
+    /// The metric from what is left of two sides when their rows are gone: the two spectra, and the
+    /// products `Zxᵀ Zy` of their scores. An error for a metric that holds rows out.
+    pub(super) fn value(self, a: &Basis, b: &Basis, cross: MatRef<'_, f64>) -> Result<f64, Error> {
+        let (lambda, target) = match self {
+            Self::LinearR2 { target } => (0.0, target),
+            Self::RidgeR2 { lambda, target } => (lambda, target),
+            Self::CrossValidated { .. } => {
+                return Err(Error::Undefined {
+                    why: "the metric needs the rows themselves",
+                });
+            }
         };
-        // Of what lies along a direction a share f is predicted, and f (2 - f) of its squares explained.
-        let explained = |(i, s): (usize, &f64)| {
-            let share = s * s / (s * s + lambda);
-            share * (2.0 - share) * cross.row(i).squared_norm_l2() / (s * s)
-        };
-        from.s.iter().enumerate().map(explained).sum::<f64>() / to.squared()
+        Ok(match target {
+            Side::X => fitted_r2(b, a, cross.transpose(), lambda),
+            Side::Y => fitted_r2(a, b, cross, lambda),
+        })
     }
+}
+
+/// R² of the rows that were fitted.
+fn fitted_r2(from: &Basis, to: &Basis, cross: MatRef<'_, f64>, lambda: f64) -> f64 {
+    // Of what lies along a direction a share f is predicted, and f (2 - f) of its squares explained.
+    let explained = |(i, s): (usize, &f64)| {
+        let share = s * s / (s * s + lambda);
+        share * (2.0 - share) * cross.row(i).squared_norm_l2() / (s * s)
+    };
+    from.s.iter().enumerate().map(explained).sum::<f64>() / to.squared()
 }
 
 impl fmt::Display for Predictivity {

@@ -10,7 +10,7 @@ use crate::device::block_on;
 /// centring, self-similarity, ranks or neighbour lists once.
 ///
 /// Holds, for `[n, d]`: linear CKA a centred copy (and half an `n × n` matrix if `n < d`); RSA 4
-/// bytes for each of the `n (n - 1) / 2` pairs; the canonical correlations `8 (n + d)` bytes a
+/// bytes for each of the `n (n - 1) / 2` pairs; the canonical correlations at most `16 (n + d)` bytes a
 /// direction; mutual kNN `4 n k` bytes.
 ///
 /// ```

@@ -154,7 +154,7 @@ pub(super) fn each<R: Send>(m: usize, f: impl Fn(usize) -> R + Sync + Send) -> V
 
 /// Read back in f64, in its own unit.
 pub(super) async fn matrix(x: &Tensor<2>) -> Result<Mat<f64>, Error> {
-    let (Rows { values, n, d }, unit) = rows(x).await?;
+    let (Rows { values, n, d, .. }, unit) = rows(x).await?;
     Ok(Mat::from_fn(n, d, |i, j| values[i * d + j] * unit))
 }
 

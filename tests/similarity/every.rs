@@ -5,14 +5,15 @@ use inscape::similarity::{Change, Error, Kind, Metric};
 use crate::common::{Matrix, close, metric};
 
 /// Every metric, with fewer neighbours, anchors and components than the defaults where rows are few here.
-fn all() -> Vec<Metric> {
-    let fewer = |name| match name {
-        "pls[components=25,folds=5,score=pearson,over=median,target=y]" => "pls[components=3]",
-        "subspace_overlap[top=10]" => "subspace_overlap[top=3]",
-        "grassmann[top=10]" => "grassmann[top=3]",
-        other => other,
+pub fn all() -> Vec<Metric> {
+    let fewer = |name: &str| {
+        metric(
+            &name
+                .replace("components=25", "components=3")
+                .replace("top=10", "top=3"),
+        )
     };
-    Metric::names().map(fewer).map(metric).collect()
+    Metric::names().map(fewer).collect()
 }
 
 const CHANGES: [Change; 8] = [

@@ -489,19 +489,3 @@ fn imd_is_blind_to_the_order_of_rows() {
     let paired = |y: &Matrix| ricci(&x.f64(), &y.f64(), Curvature::Forman, 10).unwrap();
     assert!(paired(&y) > paired(&y.permuted(&order)) + 0.1);
 }
-
-#[test]
-#[ignore]
-fn zz_timing() {
-    for n in [1000, 2000, 4096, 8192] {
-        let (x, y) = (Matrix::random(n, 64, 1), Matrix::random(n, 32, 2));
-        for name in ["imd", "ricci[kind=forman]", "ricci"] {
-            if n > 2000 && name == "ricci" {
-                continue;
-            }
-            let start = std::time::Instant::now();
-            let value = compare(name, &x.f32(), &y.f32());
-            println!("{name} {n}: {value} {:?}", start.elapsed());
-        }
-    }
-}

@@ -59,8 +59,7 @@ fn p_values_are_uniform_by_chance_and_small_where_something_is_shared() {
 #[test]
 fn reordered_rows_are_the_same_as_new_ones() {
     let (x, y) = pair(50, 1.0, 4);
-    for name in Metric::names() {
-        let metric = metric(name);
+    for metric in crate::every::all() {
         if !metric.facts().pairs_rows {
             let found = null(&x.f64(), &y.f64(), metric, Baseline::Rows, 3, 11, |_, _| ());
             assert!(

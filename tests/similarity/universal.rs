@@ -53,7 +53,7 @@ fn batches_give_the_correlations_of_the_whole() {
         let single = worst(&streamed(&x, &y, sizes, false).read().unwrap(), &whole);
         let double = worst(&streamed(&x, &y, sizes, true).read().unwrap(), &whole);
         println!("batches {sizes:?}: off by {single:.1e} in f32, {double:.1e} in f64");
-        assert!(single < 2e-6 && double < 1e-12, "{single} {double}");
+        assert!(single < 5e-6 && double < 1e-12, "{single} {double}");
     }
     assert!((0..31).all(|i| whole.at(i, 0) == 0.0));
 }

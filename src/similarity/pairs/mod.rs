@@ -6,7 +6,6 @@ mod form;
 mod source;
 #[cfg(test)]
 mod tests;
-mod there;
 
 use std::ops::Range;
 
@@ -130,22 +129,10 @@ impl Pairs {
         self.diagonal.len()
     }
 
-    /// The strict upper triangle, row-major, if it is kept: up to [`PACKED`] rows.
-    pub(in crate::similarity) fn upper(&self) -> Option<&Values> {
-        match &self.held {
-            Held::Packed(values) => Some(values),
-            _ => None,
-        }
-    }
-
     /// Sum of the products of the two sides' values over all unordered pairs.
     pub(in crate::similarity) async fn product(&self, other: &Self) -> Result<f64, Error> {
-        match (&self.held, &other.held) {
-            (Held::Narrow(a), Held::Narrow(b)) if a.is_there() && b.is_there() => {
-                Ok(a.product_there(b).await?)
-            }
-            _ => Ok(self.fold(other, |a, b| [a * b]).await?[0]),
-        }
+        let [product] = self.fold(other, |a, b| [a * b]).await?;
+        Ok(product)
     }
 
     /// Sums of functions of the two sides' values over all unordered pairs. Both have equally many rows.
@@ -166,13 +153,11 @@ impl Pairs {
         }
     }
 
-    /// The values in row segments, each given as `(i, j, values)` for the pairs `(i, j)`, `(i, j + 1)`, …
+    /// For tests: the values in row segments, each given as `(i, j, values)` for the pairs `(i, j)`, `(i, j + 1)`, …
     /// with `i < j`, in f64. Within a row the segments come from left to right; with more than
-    /// [`COLUMNS`] rows not all of a row comes at once.
-    pub(in crate::similarity) async fn visit(
-        &self,
-        mut f: impl FnMut(usize, usize, &[f64]),
-    ) -> Result<(), Error> {
+    /// 8,192 rows not all of a row comes at once.
+    #[cfg(test)]
+    async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
         match &self.held {
             Held::Packed(values) => {
                 let n = self.n();
@@ -329,6 +314,7 @@ impl Sums {
     }
 }
 
+#[cfg(test)]
 fn widen<T: Lane>(row: &[T]) -> Vec<f64> {
     row.iter().map(|v| v.wide()).collect()
 }

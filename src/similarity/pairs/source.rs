@@ -8,7 +8,9 @@ use super::super::Error;
 use super::super::host::{Rows, beside, chunks_mut, sum_range};
 use super::super::lanes::{Lane, wide};
 use super::form::{Form, square};
-use super::{Sums, packed_row, widen};
+#[cfg(test)]
+use super::widen;
+use super::{Sums, packed_row};
 use crate::device;
 
 /// Most rows of a tile.
@@ -134,6 +136,7 @@ impl<T: Lane> Source<T> {
         Ok(upper)
     }
 
+    #[cfg(test)]
     pub(super) async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
         for (r, c) in blocks(self.n()) {
             let values = self.tile(&r, &c).await?;
@@ -164,9 +167,6 @@ impl<T: Lane> Source<T> {
     }
 
     pub(super) async fn sums(&self) -> Result<Sums, Error> {
-        if self.is_there() {
-            return Ok(self.sums_there().await?);
-        }
         let mut sums = Sums::new(self.n());
         for (r, c) in blocks(self.n()) {
             let values = self.tile(&r, &c).await?;

@@ -177,7 +177,7 @@ impl Side {
         s.truncate(rank(&s)?);
         let (d, last) = (self.d(), self.d() - 1);
         let v = Mat::from_fn(d, s.len(), |i, j| eigen.U()[(i, last - j)]);
-        Ok(Basis { n, d, s, v })
+        Ok(Basis { d, s, v })
     }
 }
 

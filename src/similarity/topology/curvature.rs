@@ -1,7 +1,7 @@
 //! Curvature of a graph: do neighbours share their neighbours, or lead apart?
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 
 use super::super::Error;
@@ -23,9 +23,10 @@ impl KnnGraph {
     /// ([`Error::Undefined`]).
     ///
     /// # Cost
-    /// For an edge between rows of `a` and `b` neighbours: their distances, `a b (a + b)` with hops and
-    /// `a` searches for the shortest paths otherwise; an exact transport, at most about `(a + b)³`.
-    /// Edges run in parallel.
+    /// For an edge between rows of `a` and `b` neighbours `a b (a + b)` for their distances and at most about
+    /// `(a + b)³` for an exact transport; edges run in parallel. In many dimensions some rows are the
+    /// neighbours of hundreds, and their edges take most of the time: 0.2 ms an edge at `n = 1000`, `k = 10` of
+    /// normal data in 64 dimensions. With Euclidean lengths also all shortest paths, `8 n²` bytes.
     ///
     /// # Source
     /// Ollivier 2009, "Ricci curvature of Markov chains on metric spaces"; Ni, Lin, Luo & Gao 2019,
@@ -54,10 +55,14 @@ impl KnnGraph {
                 why: "two of its rows are equal, and so their edge has no length",
             });
         }
+        let paths = match self.by {
+            EdgeLength::Hop => Vec::new(),
+            EdgeLength::Euclidean => map_chunks(self.rows(), 1, |r| self.paths(r.start)),
+        };
         let edges = self.edges();
         let part = |r: Range<usize>| {
             let mut marks = vec![u32::MAX; self.rows()];
-            let of = |&(i, j): &(usize, usize)| self.ollivier(i, j, stay, &mut marks);
+            let of = |&(i, j): &(usize, usize)| self.ollivier(i, j, stay, &paths, &mut marks);
             edges[r].iter().map(of).collect::<Vec<f64>>()
         };
         Ok(map_chunks(edges.len(), 64, part).concat())
@@ -102,7 +107,14 @@ impl KnnGraph {
         sum.into_iter().zip(&self.joined).map(mean).collect()
     }
 
-    fn ollivier(&self, i: usize, j: usize, stay: f64, marks: &mut [u32]) -> f64 {
+    fn ollivier(
+        &self,
+        i: usize,
+        j: usize,
+        stay: f64,
+        paths: &[Vec<f64>],
+        marks: &mut [u32],
+    ) -> f64 {
         let mut surplus = self.mass(i, stay);
         for (row, mass) in self.mass(j, stay) {
             *surplus.entry(row).or_insert(0.0) -= mass;
@@ -113,13 +125,11 @@ impl KnnGraph {
         };
         let (from, supply): (Vec<u32>, Vec<f64>) = side(1.0);
         let (to, demand): (Vec<u32>, Vec<f64>) = side(-1.0);
-        let cost: Vec<f64> = match self.by {
-            EdgeLength::Hop => from
-                .iter()
-                .flat_map(|&a| self.hops(a, &to, marks))
-                .collect(),
-            EdgeLength::Euclidean => from.iter().flat_map(|&a| self.paths(a, &to)).collect(),
+        let along = |a: u32| match self.by {
+            EdgeLength::Hop => self.hops(a, &to, marks),
+            EdgeLength::Euclidean => to.iter().map(|&b| paths[a as usize][b as usize]).collect(),
         };
+        let cost: Vec<f64> = from.iter().copied().flat_map(along).collect();
         let length = self.length(i, j).expect("an edge");
         1.0 - least_cost(&supply, &demand, &cost) / length
     }
@@ -150,27 +160,25 @@ impl KnnGraph {
         to.iter().map(hops).collect()
     }
 
-    /// Dijkstra's algorithm until all of `to` are reached.
-    fn paths(&self, from: u32, to: &[u32]) -> Vec<f64> {
-        let mut reached: HashMap<u32, f64> = HashMap::new();
-        let mut missing: Vec<u32> = to.to_vec();
+    /// Length of the shortest path to every row, infinite where there is none (Dijkstra).
+    fn paths(&self, from: usize) -> Vec<f64> {
+        let mut far = vec![f64::INFINITY; self.rows()];
+        far[from] = 0.0;
         // Lengths are not negative, so their bits sort as they do.
         let mut next = BinaryHeap::from([Reverse((0.0f64.to_bits(), from))]);
-        while let Some(Reverse((bits, at))) = next.pop()
-            && !missing.is_empty()
-        {
-            if reached.contains_key(&at) {
+        while let Some(Reverse((bits, at))) = next.pop() {
+            if f64::from_bits(bits) > far[at] {
                 continue;
             }
-            let far = f64::from_bits(bits);
-            reached.insert(at, far);
-            missing.retain(|&row| row != at);
-            let edges = self.joined[at as usize]
-                .iter()
-                .zip(&self.length[at as usize]);
-            next.extend(edges.map(|(&row, length)| Reverse(((far + length).to_bits(), row))));
+            for (&row, length) in self.joined[at].iter().zip(&self.length[at]) {
+                let beyond = far[at] + length;
+                if beyond < far[row as usize] {
+                    far[row as usize] = beyond;
+                    next.push(Reverse((beyond.to_bits(), row as usize)));
+                }
+            }
         }
-        to.iter().map(|row| reached[row]).collect()
+        far
     }
 }
 

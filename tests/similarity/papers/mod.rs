@@ -16,5 +16,7 @@ mod moschella;
 mod platonic;
 mod rosetta_neurons;
 mod topology_and_geometry;
+mod topology_divergence;
+mod training_manifold;
 mod universal_neurons;
 mod vits_and_cnns;

@@ -3,38 +3,65 @@
 //! speak of each input by its likeness to the same anchors.
 
 use burn::tensor::Tensor;
-use inscape::similarity::{Nearby, relative, stitched};
+use inscape::similarity::{Join, Nearby, relative, relative_product, stitched};
 
 use super::nets::Part::{Dense, Relu};
-use super::nets::{Net, Plan, Set, accuracy, cross_entropy, digits, lift, select, values};
+use super::nets::{
+    Net, Plan, Set, accuracy, classifier, cross_entropy, digits, lift, select, values,
+};
 use crate::common::{Matrix, close};
 
-/// Anchors, and the width of the encodings, so that one chain of layers takes either.
-const WIDTH: usize = 48;
-const ENCODER: usize = 3;
-const PARTS: [super::nets::Part; 6] = [Dense(64), Relu, Dense(WIDTH), Dense(64), Relu, Dense(10)];
-
 /// Every 28th image.
-fn anchors(train: &Set) -> Tensor<2> {
-    select(&train.x, &(0..WIDTH).map(|i| i * 28).collect::<Vec<_>>())
+pub fn anchors(train: &Set) -> Tensor<2> {
+    select(&train.x, &(0..48).map(|i| i * 28).collect::<Vec<_>>())
 }
 
-/// A classifier whose head sees the encoding, or only its cosines with those of the anchors.
-fn trained(train: &Set, by_anchors: bool, seed: u64) -> Net {
-    let anchors = lift(&anchors(train));
-    Net::of_images(&PARTS, seed).fit(train.len(), Plan::new(30, seed), |net, rows| {
-        let batch = train.select(rows);
-        let mut z = net.run(0..ENCODER, &lift(&batch.x));
-        if by_anchors {
-            z = relative(&z, &net.run(0..ENCODER, &anchors), Nearby::Cosine);
-        }
-        cross_entropy(net.run(ENCODER..PARTS.len(), &z), &batch.labels)
+/// A head of one hidden layer, trained on what one encoder makes of the images.
+pub fn head(space: &Tensor<2>, labels: &[usize], seed: u64) -> Net {
+    let parts = [Dense(64), Relu, Dense(10)];
+    let net = Net::of_vectors(space.dims()[1], &parts, seed);
+    net.fit(labels.len(), Plan::new(30, seed), |net, rows| {
+        let batch: Vec<usize> = rows.iter().map(|&r| labels[r]).collect();
+        cross_entropy(net.outputs(&lift(&select(space, rows))), &batch)
     })
+}
+
+/// The ordered pairs of two of three.
+pub fn pairs() -> impl Iterator<Item = (usize, usize)> {
+    let all = (0..3).flat_map(|i| (0..3).map(move |j| (i, j)));
+    all.filter(|(i, j)| i != j)
+}
+
+/// Accuracy of each encoder with the head of each.
+pub fn table(
+    train: &Set,
+    held: &Set,
+    encoders: &[Net],
+    space: impl Fn(&Net, &Tensor<2>) -> Tensor<2>,
+) -> (Vec<Vec<f64>>, Vec<Tensor<2>>) {
+    let spaces = |set: &Set| {
+        encoders
+            .iter()
+            .map(|e| space(e, &set.x))
+            .collect::<Vec<_>>()
+    };
+    let seeds = 7..;
+    let nets: Vec<Net> = seeds
+        .zip(spaces(train))
+        .map(|(seed, space)| head(&space, &train.labels, seed))
+        .collect();
+    let heads: Vec<_> = nets
+        .iter()
+        .map(|net| move |z: Tensor<2>| net.outputs(&z))
+        .collect();
+    let held_out = spaces(held);
+    let table = stitched(&held_out, &heads, |y| accuracy(y, &held.labels));
+    (table, held_out)
 }
 
 /// Mean cosine of the rows of two spaces.
 fn agreement(a: &Tensor<2>, b: &Tensor<2>) -> f64 {
-    let (width, rows) = (a.dims()[1], a.dims()[0]);
+    let [rows, width] = a.dims();
     let (a, b) = (values(a), values(b));
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
     let cosine = |(a, b): (&[f32], &[f32])| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
@@ -55,46 +82,31 @@ fn relative_rows_do_not_see_rotation_and_scale() {
     }
 }
 
+/// Encoders are classifiers cut before their last layer, trained without knowing of anchors, and heads
+/// see rows brought to one mean and variance, as a norm layer would. Without that the worst pair reaches
+/// 0.70 of its head's own accuracy and not 0.95; and encoders trained through their relative rows, where
+/// nothing asks two of them for the same geometry, reach 0.67 to 0.85 at cosines of 0.66.
 #[test]
 fn heads_read_the_encoders_of_other_seeds() {
     let [train, held] = digits();
-    let mut spaces = vec![];
-    for by_anchors in [true, false] {
-        let nets: Vec<Net> = (1..4)
-            .map(|seed| trained(&train, by_anchors, seed))
-            .collect();
-        let encode = |net: &Net| {
-            let z = net.run(0..ENCODER, &held.x);
-            match by_anchors {
-                true => relative(&z, &net.run(0..ENCODER, &anchors(&train)), Nearby::Cosine),
-                false => z,
-            }
-        };
-        let encoded: Vec<Tensor<2>> = nets.iter().map(encode).collect();
-        let heads: Vec<_> = nets
-            .iter()
-            .map(|net| move |z: Tensor<2>| net.run(ENCODER..PARTS.len(), &z))
-            .collect();
-        let table = stitched(&encoded, &heads, |y| accuracy(y, &held.labels));
-        let off = |f: &dyn Fn(usize, usize) -> f64| {
-            let pairs = (0..3).flat_map(|i| (0..3).map(move |j| (i, j)));
-            pairs
-                .filter(|(i, j)| i != j)
-                .map(|(i, j)| f(i, j))
-                .collect::<Vec<f64>>()
-        };
-        let alike = off(&|i, j| agreement(&encoded[i], &encoded[j]));
-        println!("by anchors {by_anchors}: {table:.3?}, cosines {alike:.3?}");
-        spaces.push((table, alike));
+    let anchors = anchors(&train);
+    let parts = [Dense(64), Relu, Dense(32), Dense(10)];
+    let encoders: Vec<Net> = (1..4)
+        .map(|seed| classifier(&parts, &train, 30, seed))
+        .collect();
+    let encode = |net: &Net, x: &Tensor<2>| net.run(0..3, x);
+    let by_anchors = |net: &Net, x: &Tensor<2>| {
+        let (z, anchors) = (encode(net, x), encode(net, &anchors));
+        relative_product(&z, &anchors, &[Nearby::Cosine], Join::Concatenate)
+    };
+    let (relative, relative_rows) = table(&train, &held, &encoders, by_anchors);
+    let (absolute, absolute_rows) = table(&train, &held, &encoders, encode);
+    println!("relative {relative:.3?}, absolute {absolute:.3?}");
+    for (i, j) in pairs() {
+        assert!(relative[i][j] >= 0.9 * relative[j][j]);
+        assert!(absolute[i][j] < 0.25 && absolute[j][j] > 0.94);
+        let cosines = [&relative_rows, &absolute_rows].map(|rows| agreement(&rows[i], &rows[j]));
+        println!("{i} to {j}: cosines {cosines:.3?}");
+        assert!(cosines[0] > 0.9 && cosines[1].abs() < 0.2);
     }
-    let (relative, absolute) = (&spaces[0], &spaces[1]);
-    for i in 0..3 {
-        assert!(relative.0[i][i] > 0.92 && absolute.0[i][i] > 0.92);
-        for j in (0..3).filter(|&j| j != i) {
-            assert!(relative.0[i][j] >= 0.9 * relative.0[j][j]);
-            assert!(absolute.0[i][j] < 0.35);
-        }
-    }
-    assert!(relative.1.iter().all(|c| *c > 0.9));
-    assert!(absolute.1.iter().all(|c| c.abs() < 0.35));
 }

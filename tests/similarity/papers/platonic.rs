@@ -6,7 +6,7 @@ use inscape::similarity::{Metric, Nearness, mutual_knn};
 
 use super::digits::PIXELS;
 use super::draws::Draws;
-use super::nets::{Part, Set, classifier, digits, select, tensor, values};
+use super::nets::{Part, Set, classifier, digits, select, tensor};
 use crate::common::{Matrix, close};
 
 const K: usize = 10;
