@@ -6,7 +6,6 @@ mod form;
 mod source;
 #[cfg(test)]
 mod tests;
-mod there;
 
 use std::ops::Range;
 
@@ -132,12 +131,8 @@ impl Pairs {
 
     /// Sum of the products of the two sides' values over all unordered pairs.
     pub(in crate::similarity) async fn product(&self, other: &Self) -> Result<f64, Error> {
-        match (&self.held, &other.held) {
-            (Held::Narrow(a), Held::Narrow(b)) if a.is_there() && b.is_there() => {
-                Ok(a.product_there(b).await?)
-            }
-            _ => Ok(self.fold(other, |a, b| [a * b]).await?[0]),
-        }
+        let [product] = self.fold(other, |a, b| [a * b]).await?;
+        Ok(product)
     }
 
     /// Sums of functions of the two sides' values over all unordered pairs. Both have equally many rows.
@@ -158,14 +153,11 @@ impl Pairs {
         }
     }
 
-    /// The values in row segments, each given as `(i, j, values)` for the pairs `(i, j)`, `(i, j + 1)`, …
+    /// For tests: the values in row segments, each given as `(i, j, values)` for the pairs `(i, j)`, `(i, j + 1)`, …
     /// with `i < j`, in f64. Within a row the segments come from left to right; with more than
-    /// [`COLUMNS`] rows not all of a row comes at once.
+    /// 8,192 rows not all of a row comes at once.
     #[cfg(test)]
-    pub(in crate::similarity) async fn visit(
-        &self,
-        mut f: impl FnMut(usize, usize, &[f64]),
-    ) -> Result<(), Error> {
+    async fn visit(&self, mut f: impl FnMut(usize, usize, &[f64])) -> Result<(), Error> {
         match &self.held {
             Held::Packed(values) => {
                 let n = self.n();

@@ -8,6 +8,8 @@ use super::super::Error;
 use super::super::host::{Rows, beside, chunks_mut, sum_range};
 use super::super::lanes::{Lane, wide};
 use super::form::{Form, square};
+#[cfg(test)]
+use super::widen;
 use super::{Sums, packed_row};
 use crate::device;
 
@@ -140,7 +142,7 @@ impl<T: Lane> Source<T> {
             let values = self.tile(&r, &c).await?;
             for i in r.clone() {
                 let (j, row) = segment(&values, &r, &c, i);
-                f(i, j, &super::widen(row));
+                f(i, j, &widen(row));
             }
         }
         Ok(())
@@ -165,9 +167,6 @@ impl<T: Lane> Source<T> {
     }
 
     pub(super) async fn sums(&self) -> Result<Sums, Error> {
-        if self.is_there() {
-            return Ok(self.sums_there().await?);
-        }
         let mut sums = Sums::new(self.n());
         for (r, c) in blocks(self.n()) {
             let values = self.tile(&r, &c).await?;
