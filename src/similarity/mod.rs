@@ -26,8 +26,9 @@
 //! are read back once per representation to check them and to take means and lengths in f64; sums
 //! over products, pairs and ranks are f64 on the host, in fixed chunks, so that the result does not
 //! depend on the number of threads. What is bound by decompositions ([`Cca`], [`Shape`], …) is all f64
-//! on the host. Features are centred before any product. Representations whose
-//! largest value lies outside 1e-10 to 1e10 are scaled by a power of two, which no metric here sees.
+//! on the host. Features are centred before any product. Where squares of the values could overflow or
+//! vanish (the largest outside 1e-10 to 1e10), rows are scaled by a power of two, which is undone for the
+//! metrics that see it; predictions take their logits as they are.
 //!
 //! # What is an error
 //! A NaN or infinity anywhere; rows that do not pair up; too few rows; a representation for which
