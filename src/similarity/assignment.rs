@@ -8,7 +8,7 @@
 /// 2016, "On implementing 2D rectangular assignment algorithms"), from a start that gives each row
 /// its best column where that is still free. Of several best assignments it gives one, always the
 /// same. Time `O(m² M)` for m ≤ M; memory a copy of the scores where there are more rows than columns.
-pub(super) fn assignment(scores: &[f64], rows: usize, columns: usize) -> Vec<(usize, usize)> {
+pub(crate) fn assignment(scores: &[f64], rows: usize, columns: usize) -> Vec<(usize, usize)> {
     debug_assert_eq!(scores.len(), rows * columns);
     if rows <= columns {
         return Duals::new(scores, rows, columns).assigned();

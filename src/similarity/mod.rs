@@ -88,6 +88,8 @@ mod units;
 mod universal;
 mod whiten;
 
+pub(crate) use assignment::assignment;
+
 pub use aligned::{aligned_cosine, aligned_cosine_async, frechet_distance, frechet_distance_async};
 pub use canonical::{
     cca, cca_async, cca_correlations, cca_correlations_async, pwcca, pwcca_async, svcca,

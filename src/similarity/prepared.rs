@@ -9,9 +9,11 @@ use crate::device::block_on;
 /// One representation made ready for one metric, so that comparing it with many others pays for its
 /// centring, self-similarity, ranks or neighbour lists once.
 ///
-/// Holds, for `[n, d]`: linear CKA a centred copy (and half an `n × n` matrix if `n < d`); RSA 4
-/// bytes for each of the `n (n - 1) / 2` pairs; the canonical correlations at most `16 (n + d)` bytes a
-/// direction; mutual kNN `4 n k` bytes.
+/// Holds, for `[n, d]`: linear CKA a centred copy (and half an `n × n` matrix if `n < d`); other kernels
+/// and RSA by values 4 bytes (f64: 8) for each of the `n (n - 1) / 2` pairs up to 16,384 rows, a copy of
+/// the rows beyond; RSA by ranks 4 bytes a pair; canonical correlations, Procrustes and shapes at most
+/// `16 (n + d)` bytes a direction; neighbours `4 n k` bytes; units a centred copy; the rest, what their
+/// own documentation says.
 ///
 /// ```
 /// use inscape::{Device, similarity::{Metric, Prepared}};

@@ -216,3 +216,10 @@ pub fn hold(goldens: &[Golden], relative: impl Fn(&Golden) -> f64) {
     let zero = goldens.iter().filter(|g| relative(g) == 0.0).count();
     assert!(caught.len() + zero >= goldens.len(), "{caught:#?}");
 }
+
+/// Holds f32 on a GPU to the tolerance that comes with each value.
+pub fn hold_on_wgpu(goldens: &[Golden]) {
+    let gpu = gpu();
+    let off = misses(goldens, |m| m.f32_on(&gpu), |g| g.atol_f32, |g| g.value);
+    assert!(off.is_empty(), "{off:#?}");
+}

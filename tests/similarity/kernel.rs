@@ -7,7 +7,7 @@ use inscape::similarity::{
 use proptest::prelude::*;
 
 use crate::common::{
-    Golden, Matrix, close, compare, golden, goldens, gpu, hold, input, metric, misses,
+    Golden, Matrix, close, compare, golden, goldens, hold, hold_on_wgpu, input, metric,
 };
 
 const GOLDENS: [(&str, &str); 23] = [
@@ -100,14 +100,7 @@ fn goldens_hold() {
 #[test]
 #[ignore = "needs a wgpu adapter"]
 fn goldens_in_f32_on_wgpu() {
-    let gpu = gpu();
-    let misses = misses(
-        &goldens(&GOLDENS),
-        |m| m.f32_on(&gpu),
-        |g| g.atol_f32,
-        |g| g.value,
-    );
-    assert!(misses.is_empty(), "{misses:#?}");
+    hold_on_wgpu(&goldens(&GOLDENS));
 }
 
 // ---- plain loops

@@ -31,7 +31,9 @@ mod uncertainty;
 mod units;
 mod universal;
 
-use common::{Golden, Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
+use common::{
+    Golden, Matrix, close, compare, goldens, gpu, hold, hold_on_wgpu, input, metric, misses,
+};
 
 const ALL: [&str; 7] = [
     "linear_cka[unbiased]",
@@ -86,14 +88,7 @@ fn goldens_hold() {
 #[test]
 #[ignore = "needs a wgpu adapter"]
 fn goldens_in_f32_on_wgpu() {
-    let gpu = gpu();
-    let misses = misses(
-        &goldens(&GOLDENS),
-        |m| m.f32_on(&gpu),
-        |g| g.atol_f32,
-        |g| g.value,
-    );
-    assert!(misses.is_empty(), "{misses:#?}");
+    hold_on_wgpu(&goldens(&GOLDENS));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use inscape::similarity::{
 use proptest::prelude::*;
 
 use crate::common::{
-    Golden, Matrix, array, close, compare, golden, goldens, gpu, hold, input, metric, misses,
+    Golden, Matrix, array, close, compare, golden, goldens, hold, hold_on_wgpu, input, metric,
 };
 
 const GOLDENS: [(&str, &str); 22] = [
@@ -121,14 +121,7 @@ fn goldens_hold() {
 #[test]
 #[ignore = "needs a wgpu adapter"]
 fn goldens_in_f32_on_wgpu() {
-    let gpu = gpu();
-    let misses = misses(
-        &goldens(&GOLDENS),
-        |m| m.f32_on(&gpu),
-        |g| g.atol_f32,
-        |g| g.value,
-    );
-    assert!(misses.is_empty(), "{misses:#?}");
+    hold_on_wgpu(&goldens(&GOLDENS));
 }
 
 // ---- golden dissimilarities and inference

@@ -8,7 +8,7 @@ use inscape::similarity::{
 };
 use proptest::prelude::*;
 
-use crate::common::{Matrix, close, compare, goldens, gpu, hold, input, metric, misses};
+use crate::common::{Matrix, close, compare, goldens, hold, hold_on_wgpu, input, metric};
 
 const GOLDENS: [(&str, &str); 7] = [
     ("matching_hard_correlation", "matching"),
@@ -61,14 +61,7 @@ fn goldens_hold() {
 #[test]
 #[ignore = "needs a wgpu adapter"]
 fn goldens_in_f32_on_wgpu() {
-    let gpu = gpu();
-    let misses = misses(
-        &goldens(&GOLDENS),
-        |m| m.f32_on(&gpu),
-        |g| g.atol_f32,
-        |g| g.value,
-    );
-    assert!(misses.is_empty(), "{misses:#?}");
+    hold_on_wgpu(&goldens(&GOLDENS));
 }
 
 /// The units on the right look on the left: the other way round.

@@ -4,8 +4,8 @@ use crate::sae::Error;
 /// with the largest sum: as many pairs (row, column) as the smaller side has, in the order of rows.
 ///
 /// Shortest augmenting paths with dual potentials (Jonker & Volgenant 1987; rectangular as in Crouse
-/// 2016, "On implementing 2D rectangular assignment algorithms"), without their starting heuristics.
-/// Of several best assignments it gives one, always the same.
+/// 2016, "On implementing 2D rectangular assignment algorithms"): those of [`crate::similarity`], where
+/// units are matched too. Of several best assignments it gives one, always the same.
 ///
 /// Cost: `O(m² M)` in time for m ≤ M, and a copy of the scores where there are more rows than
 /// columns.
@@ -38,98 +38,7 @@ pub fn assignment(
         let text = format!("the score of {row} with {column} is {}", scores[at]);
         return Err(Error::Config(text));
     }
-    if rows <= columns {
-        return Ok(augment(scores, rows, columns));
-    }
-    let transposed: Vec<f64> = (0..columns)
-        .flat_map(|c| (0..rows).map(move |r| scores[r * columns + c]))
-        .collect();
-    let mut pairs: Vec<_> = augment(&transposed, columns, rows)
-        .into_iter()
-        .map(|(c, r)| (r, c))
-        .collect();
-    pairs.sort_unstable();
-    Ok(pairs)
-}
-
-/// Assigns row after row along the shortest augmenting path, costs being negative scores.
-fn augment(scores: &[f64], rows: usize, columns: usize) -> Vec<(usize, usize)> {
-    let mut state = Duals {
-        of_row: vec![0.0; rows],
-        of_column: vec![0.0; columns],
-        row_at: vec![None; columns],
-    };
-    for row in 0..rows {
-        state.assign(scores, row);
-    }
-    let mut pairs: Vec<_> = (0..columns)
-        .filter_map(|c| state.row_at[c].map(|r| (r, c)))
-        .collect();
-    pairs.sort_unstable();
-    pairs
-}
-
-/// Potentials with `cost − of_row − of_column ≥ 0` everywhere and 0 at assigned pairs.
-struct Duals {
-    of_row: Vec<f64>,
-    of_column: Vec<f64>,
-    /// The row assigned to each column.
-    row_at: Vec<Option<usize>>,
-}
-
-impl Duals {
-    /// Assigns `start`, moving other rows along the path that costs least (Dijkstra 1959).
-    fn assign(&mut self, scores: &[f64], start: usize) {
-        let columns = self.of_column.len();
-        let mut distance = vec![f64::INFINITY; columns];
-        let mut from = vec![start; columns];
-        let mut open: Vec<usize> = (0..columns).collect();
-        let mut done: Vec<usize> = Vec::new();
-        let (mut row, mut reached) = (start, 0.0);
-        let end = loop {
-            let costs = &scores[row * columns..][..columns];
-            let mut nearest = 0;
-            for (place, &c) in open.iter().enumerate() {
-                let through = reached - costs[c] - self.of_row[row] - self.of_column[c];
-                if through < distance[c] {
-                    (distance[c], from[c]) = (through, row);
-                }
-                if distance[c] < distance[open[nearest]] {
-                    nearest = place;
-                }
-            }
-            let column = open.swap_remove(nearest);
-            reached = distance[column];
-            match self.row_at[column] {
-                None => break column,
-                Some(next) => row = next,
-            }
-            done.push(column);
-        };
-        self.of_row[start] += reached;
-        for c in done {
-            let gained = reached - distance[c];
-            self.of_column[c] -= gained;
-            if let Some(row) = self.row_at[c] {
-                self.of_row[row] += gained;
-            }
-        }
-        self.turn(start, end, &from);
-    }
-
-    /// Gives every column on the path back from `end` to the row it was reached from.
-    fn turn(&mut self, start: usize, end: usize, from: &[usize]) {
-        let mut column = end;
-        loop {
-            let row = from[column];
-            let left = self.row_at.iter().position(|r| *r == Some(row));
-            self.row_at[column] = Some(row);
-            match left {
-                Some(previous) if row != start => column = previous,
-                _ => break,
-            }
-        }
-    }
+    Ok(crate::similarity::assignment(scores, rows, columns))
 }
 
 #[cfg(test)]

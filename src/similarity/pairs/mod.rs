@@ -6,6 +6,7 @@ mod form;
 mod source;
 #[cfg(test)]
 mod tests;
+mod there;
 
 use std::ops::Range;
 
@@ -131,8 +132,12 @@ impl Pairs {
 
     /// Sum of the products of the two sides' values over all unordered pairs.
     pub(in crate::similarity) async fn product(&self, other: &Self) -> Result<f64, Error> {
-        let [product] = self.fold(other, |a, b| [a * b]).await?;
-        Ok(product)
+        match (&self.held, &other.held) {
+            (Held::Narrow(a), Held::Narrow(b)) if a.is_there() && b.is_there() => {
+                Ok(a.product_there(b).await?)
+            }
+            _ => Ok(self.fold(other, |a, b| [a * b]).await?[0]),
+        }
     }
 
     /// Sums of functions of the two sides' values over all unordered pairs. Both have equally many rows.

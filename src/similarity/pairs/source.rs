@@ -167,6 +167,9 @@ impl<T: Lane> Source<T> {
     }
 
     pub(super) async fn sums(&self) -> Result<Sums, Error> {
+        if self.is_there() {
+            return Ok(self.sums_there().await?);
+        }
         let mut sums = Sums::new(self.n());
         for (r, c) in blocks(self.n()) {
             let values = self.tile(&r, &c).await?;

@@ -229,3 +229,30 @@ fn blocks_cover_the_triangle_once() {
         assert!((0..9000).all(|j| seen[k * 9000 + j] == u8::from(j > *i)));
     }
 }
+
+/// The software adapter is enough: what is tested is the device's sums.
+#[test]
+#[ignore = "needs a wgpu adapter"]
+fn sums_taken_on_a_gpu_are_those_of_the_host() {
+    let gpu = burn::tensor::Device::wgpu(burn::tensor::DeviceKind::Cpu);
+    let (left, right) = (rows(700, 4), rows(700, 6));
+    let here = [&left, &right].map(|rows| tensor(rows, DType::F32));
+    let there = here.each_ref().map(|x| x.clone().to_device(&gpu));
+    for form in FORMS {
+        let [_, a] = both::<f32>(&here[0], form);
+        let [_, b] = both::<f32>(&here[1], form);
+        let [_, c] = both::<f32>(&there[0], form);
+        let [_, d] = both::<f32>(&there[1], form);
+        let close = |a: f64, b: f64, of: f64| {
+            assert!((a - b).abs() <= 2e-4 * of, "{form:?} {a} {b}");
+        };
+        let size = (2.0 * a.sums.squares / 700.0).sqrt();
+        for i in 0..700 {
+            close(c.sums.rows[i], a.sums.rows[i], size * 700f64.sqrt());
+        }
+        close(c.sums.total, a.sums.total, size * 700.0);
+        close(c.sums.squares, a.sums.squares, a.sums.squares);
+        let [here, there] = [(&a, &b), (&c, &d)].map(|(x, y)| block_on(x.product(y)).unwrap());
+        close(there, here, (a.sums.squares * b.sums.squares).sqrt());
+    }
+}
