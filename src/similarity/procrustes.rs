@@ -210,6 +210,12 @@ pub(super) fn rotation(cross: MatRef<'_, f64>) -> Result<Mat<f64>, Error> {
     Ok(found.U() * found.V().transpose())
 }
 
+/// Sum of the products of the entries.
+pub(super) fn inner(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
+    let columns = a.col_iter().zip(b.col_iter());
+    columns.map(|(a, b)| a.transpose() * b).sum()
+}
+
 /// The angle whose chord is the root of `gap`: `arccos(1 - gap / 2)` without its loss near 0.
 pub(super) fn angle(gap: f64) -> f64 {
     2.0 * (gap.sqrt() / 2.0).min(1.0).asin()

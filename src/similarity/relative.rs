@@ -6,6 +6,7 @@ use faer::Mat;
 use super::Error;
 use super::host::{Rows, working};
 use super::metric::Change;
+use super::procrustes::{inner, rows};
 
 /// How near a row is to an anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,7 +202,7 @@ pub(super) async fn unit_rows(
         _ => Rows::<f32>::read(working(x)).await?.0,
     };
     let anchors = x.clone().narrow(0, 0, anchors);
-    let (rows, _) = super::procrustes::rows(&relative(&x, &anchors, by)).await?;
+    let (rows, _) = rows(&relative(&x, &anchors, by)).await?;
     let mean = |row: &[f64]| match by {
         Nearby::Cosine => 0.0,
         _ => row.iter().sum::<f64>() / row.len() as f64,
@@ -227,7 +228,5 @@ pub(super) async fn unit_rows(
 
 /// Mean product of the rows.
 pub(super) fn mean_cosine(a: &Mat<f64>, b: &Mat<f64>) -> f64 {
-    let columns = a.col_iter().zip(b.col_iter());
-    let sum: f64 = columns.map(|(a, b)| a.transpose() * b).sum();
-    (sum / a.nrows() as f64).clamp(-1.0, 1.0)
+    (inner(a, b) / a.nrows() as f64).clamp(-1.0, 1.0)
 }

@@ -252,7 +252,6 @@ impl Shape {
     /// products `Zxᵀ Zy` of their scores. Between sides that nearly agree it has fewer digits than with
     /// the rows. An error for a metric that needs them: aligned cosine, the Fréchet distance (which needs
     /// the means), kernels, anchors.
-    #[allow(dead_code, reason = "for sides whose rows have streamed past")]
     pub(super) fn value(self, a: &Basis, b: &Basis, cross: MatRef<'_, f64>) -> Result<f64, Error> {
         let (alpha, by) = match self {
             Self::Procrustes { .. }

@@ -13,7 +13,7 @@ use super::assignment::assignment;
 use super::axes::no_convergence;
 use super::energy::Samples;
 use super::host::{Rows, map_chunks};
-use super::procrustes::{rotation, rows};
+use super::procrustes::{inner, rotation, rows};
 use crate::device::block_on;
 
 /// What may be done to one side to bring it onto the other.
@@ -32,8 +32,8 @@ pub enum Group {
 pub enum Weights {
     /// The distance itself.
     Distance,
-    /// The same with `α²` and `(2 - α)²` for `α` and `2 - α`, as the netrep library does, which is not
-    /// the smallest distance unless `α` is 0, 1 or 2.
+    /// The same with `α²` and `(2 - α)²` for `α` and `2 - α`, and an end to the search, as the netrep
+    /// library has them: not the smallest distance unless `α` is 0, 1 or 2.
     Netrep,
 }
 
@@ -220,16 +220,6 @@ fn permutation(d: usize, pairs: &[(usize, usize)]) -> Mat<f64> {
     turn
 }
 
-impl Weights {
-    /// Whether a step from one sum of squares to the next gained so little that it is the last.
-    fn is_enough(self, step: usize, before: f64, after: f64) -> bool {
-        match self {
-            Self::Distance => before - after <= SMALLEST * before,
-            Self::Netrep => step >= 2 && before.sqrt() - after.sqrt() < 1e-8,
-        }
-    }
-}
-
 impl Fit {
     /// The smallest `search(start)` over the aligned means and the random starts.
     pub(super) fn search(
@@ -313,16 +303,25 @@ pub fn stochastic_shape_distance(
         Weights::Netrep => of.map(|w| w * w),
     };
     let means = y.mean.transpose() * &x.mean;
+    let whole = sought[0] * (x.mean.squared_norm_l2() + y.mean.squared_norm_l2())
+        + sought[1] * (squares(&x.root) + squares(&y.root));
     fit.search(means.as_ref(), |start| {
         let mut gap = Gap::of(x, y, &start, sought)?;
+        let mut last = f64::INFINITY;
         for step in 0..STEPS {
             let turn = fit.group.best(gap.cross.as_ref())?;
-            let next = Gap::of(x, y, &turn, sought)?;
-            let [before, after] = [&gap, &next].map(|g| g.weighted(sought));
-            gap = next;
-            if fit.weights.is_enough(step, before, after) {
+            // Before the stimuli follow, which is where netrep looks.
+            let halfway = (whole - 2.0 * inner(&turn, &gap.cross)).max(0.0).sqrt();
+            let before = gap.weighted(sought);
+            gap = Gap::of(x, y, &turn, sought)?;
+            let enough = match fit.weights {
+                Weights::Distance => before - gap.weighted(sought) <= SMALLEST * before,
+                Weights::Netrep => step >= 2 && last - halfway < 1e-8,
+            };
+            if enough {
                 break;
             }
+            last = halfway;
         }
         Ok((gap.weighted(of) / left[0] as f64).sqrt())
     })
@@ -334,6 +333,10 @@ pub(super) fn check(left: [usize; 2], right: [usize; 2]) -> Result<(), Error> {
         (_, false) => Err(Error::ColumnsDiffer { left, right }),
         _ => Ok(()),
     }
+}
+
+fn squares(of: &[Mat<f64>]) -> f64 {
+    of.iter().map(|x| x.squared_norm_l2()).sum()
 }
 
 /// What an alignment leaves between two sides, and the products from which the next follows.

@@ -4,7 +4,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 use faer::Mat;
 
 use super::host::{Real, Rows, beside, map_chunks, working};
-use super::procrustes::{Side, rotation, rows};
+use super::procrustes::{Side, inner, rotation, rows};
 use super::{Error, Nearby, relative};
 use crate::device::{self, block_on};
 
@@ -93,10 +93,7 @@ pub async fn align_async(x: &Tensor<2>, y: &Tensor<2>) -> Result<Alignment, Erro
     let (b, to) = centred(y).await.map_err(|e| e.at("right"))?;
     let cross = a.cross(&b);
     let turn = rotation(cross.as_ref())?;
-    let along: f64 = (0..turn.ncols())
-        .map(|j| turn.col(j).transpose() * cross.col(j))
-        .sum();
-    let scale = along / a.squared * b.unit / a.unit;
+    let scale = inner(&turn, &cross) / a.squared * b.unit / a.unit;
     let turn = Mat::from_fn(turn.nrows(), turn.ncols(), |i, j| turn[(i, j)] * scale);
     Ok(Alignment { from, to, turn })
 }
