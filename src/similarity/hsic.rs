@@ -37,10 +37,11 @@ use crate::device::block_on;
 ///
 /// # fn main() -> Result<(), inscape::similarity::Error> {
 /// let cpu = Device::cpu();
-/// let angle = Tensor::<1>::from_data([0.0, 0.7, 1.4, 2.1, 2.8, 3.5, 4.2, 4.9, 5.6], cpu.tensor());
-/// let (x, y) = (angle.clone().cos().unsqueeze_dim(1), angle.sin().unsqueeze_dim(1));
-/// // A circle: no correlation, and yet each side says much of the other.
-/// assert!(hsic(&x, &y, Estimator::Biased, None)? < 0.01);
+/// let steps: Vec<f32> = (-10..=10).map(|i| i as f32 / 10.0).collect();
+/// let x: Tensor<2> = Tensor::<1>::from_data(steps.as_slice(), cpu.tensor()).unsqueeze_dim(1);
+/// let y = x.clone() * x.clone();
+/// // A parabola: no correlation, and yet one side follows from the other.
+/// assert!(hsic(&x, &y, Estimator::Biased, None)? < 1e-6);
 /// let metric = Kernel::Hsic { estimator: Estimator::Biased, sigma: Some(Sigma::Median(0.5)) };
 /// let found = null(&x, &y, metric.into(), Baseline::Rows, 200, 0, |_, _| ())?;
 /// assert!(found.p < 0.05, "{found:?}");

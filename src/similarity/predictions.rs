@@ -118,11 +118,12 @@ fn softmax(row: &[f64]) -> Vec<f64> {
 }
 
 /// Jensen-Shannon divergence in bits: `p log(p / m)` is `p log(1 + (p - q) / (p + q))`, which loses
-/// nothing where the two are near.
+/// nothing where the two are near; far apart, where that could be the logarithm of 0, it is as written.
 fn divergence(p: &[f64], q: &[f64]) -> f64 {
-    let term = |p: f64, q: f64| match p > 0.0 {
-        true => p * ((p - q) / (p + q)).ln_1p(),
-        false => 0.0,
+    let term = |p: f64, q: f64| match p {
+        0.0 => 0.0,
+        _ if 3.0 * p < q => p * (2.0 * p / (p + q)).ln(),
+        _ => p * ((p - q) / (p + q)).ln_1p(),
     };
     let both = sum_range(0..p.len(), |j| term(p[j], q[j]) + term(q[j], p[j]));
     (both / 2.0 / std::f64::consts::LN_2).clamp(0.0, 1.0)

@@ -256,3 +256,16 @@ fn inpca_says_what_it_cannot_take() {
     assert!(same.eigenvalues.iter().all(|v| v.abs() < 1e-14));
     assert!(same.coordinates.iter().flatten().all(|c| c.is_finite()));
 }
+
+/// Logits so far apart that the lesser probability vanishes beside the larger.
+#[test]
+fn certain_and_opposed_predictions_are_one_bit_apart() {
+    let logits = |a: f64, b: f64| Matrix::from_fn(3, 2, |_, j| if j == 0 { a } else { b }).f64();
+    for far in [40.0, 100.0, 700.0, 1e4] {
+        close(
+            jsd(&logits(far, 0.0), &logits(0.0, far)).unwrap(),
+            1.0,
+            1e-12,
+        );
+    }
+}
