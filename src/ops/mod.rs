@@ -37,6 +37,7 @@ pub use pair_sums::{
 };
 pub use rank::{RankOps, rank, rank_reference};
 pub(crate) use rank::{ranks_f32, ranks_f64};
+pub(crate) use simd::wide;
 pub use sparse_decode::{SparseDecodeOps, sparse_decode, sparse_dot};
 pub use sparse_matmul_t::{DENSE_FROM, LatentSums, SparseMatmulTOps, sparse_matmul_t};
 pub use topk::{TopkOps, topk, topk_reference};

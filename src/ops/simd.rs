@@ -4,7 +4,7 @@
 //! No fused multiply-add: the same bytes on every processor.
 
 /// Runs `f` compiled for the processor's own vector instructions (AVX2, AVX-512 where there).
-pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn wide<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 

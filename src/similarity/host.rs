@@ -267,3 +267,11 @@ pub(super) fn sum_range(r: Range<usize>, f: impl Fn(usize) -> f64) -> f64 {
     }
     lanes.iter().sum::<f64>() + (whole..r.end).map(f).sum::<f64>()
 }
+
+/// The quantile of sorted values, linear between them.
+pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let at = share * (sorted.len() - 1) as f64;
+    let (low, part) = (at.floor() as usize, at.fract());
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] + part * (sorted[high] - sorted[low])
+}

@@ -4,6 +4,7 @@
 
 use super::host::Real;
 use super::pairs::{Held, Source};
+pub(super) use crate::ops::wide;
 
 /// An element that the loops over pairs are written for.
 pub(super) trait Lane: Real {
@@ -88,11 +89,6 @@ impl Lane for f64 {
     fn hold(source: Box<Source<Self>>) -> Held {
         Held::Wide(source)
     }
-}
-
-/// Runs `f` compiled for the processor's own vector instructions (AVX2, AVX-512 where there).
-pub(super) fn wide<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
 }
 
 /// The square root of each value.

@@ -1,13 +1,14 @@
 //! Correlations of units over any number of rows, and which units other models have too.
 
 use burn::tensor::{DType, FloatDType, Tensor};
-use faer::{Mat, MatRef};
-use rand::{Rng, SeedableRng};
+use faer::MatRef;
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::Error;
 use super::correlations::{UnitCorrelations, same_rows};
 use super::rosetta::{Rosetta, rosetta_of};
+use super::uncertainty::rotation;
 use crate::device::{self, Device, block_on};
 use crate::ops::{CrossMoments, CrossSums};
 
@@ -181,7 +182,7 @@ impl Correlations {
         let (moments, own) = (self.sums.read_async().await?, own.read_async().await?);
         let [left, _] = lengths(&moments)?;
         let [dx, dy] = self.widths;
-        let rotation = rotation(dy, seed);
+        let rotation = rotation(dy, &mut ChaCha8Rng::seed_from_u64(seed));
         let across = MatRef::from_row_major_slice(&moments.products, dx, dy) * &rotation;
         let within = MatRef::from_row_major_slice(&own.products, dy, dy) * &rotation;
         let length = |j: usize| {
@@ -235,20 +236,6 @@ async fn not_finite(x: &Tensor<2>) -> Result<Error, device::Error> {
         column: at % d,
         value: values[at],
     })
-}
-
-/// A rotation drawn evenly from all (Stewart 1980): the Q of a normal matrix, its signs set by R's
-/// diagonal.
-fn rotation(d: usize, seed: u64) -> Mat<f64> {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut normal = || {
-        let (u, v): (f64, f64) = (rng.random(), rng.random());
-        (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
-    };
-    let draws = Mat::from_fn(d, d, |_, _| normal());
-    let qr = draws.qr();
-    let q = qr.compute_Q();
-    Mat::from_fn(d, d, |i, j| q[(i, j)] * qr.R()[(j, j)].signum())
 }
 
 /// How much better each unit of a model matches the units of other models than it matches rotated

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::Error;
-use super::super::host::map_chunks;
+use super::super::host::{map_chunks, quantile};
 use super::compare::Comparator;
 use super::rdms::Rdms;
 
@@ -102,15 +102,7 @@ impl Bootstrap {
         assert!(share > 0.0 && share <= 1.0, "Bootstrap::interval: {share}");
         let mut values = self.column(|row| row[model]);
         values.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            let place = share * (values.len() - 1) as f64;
-            let (low, high) = (
-                values[place.floor() as usize],
-                values[place.ceil() as usize],
-            );
-            low + place.fract() * (high - low)
-        };
-        [at((1.0 - share) / 2.0), at((1.0 + share) / 2.0)]
+        [1.0 - share, 1.0 + share].map(|end| quantile(&values, end / 2.0))
     }
 
     fn column(&self, of: impl Fn(&[f64]) -> f64) -> Vec<f64> {
