@@ -11,10 +11,12 @@
 mod adapter;
 mod check;
 mod spec;
+mod view;
 
 pub use adapter::{AdapterInfo, AdapterKind, AutoChoice, adapters_async, auto_choice};
 pub use check::{CheckCase, SelfCheckReport, self_check_async};
 pub use spec::DeviceSpec;
+pub(crate) use view::{View, view};
 
 #[cfg(not(target_family = "wasm"))]
 pub use adapter::adapters;
@@ -23,7 +25,9 @@ pub use check::self_check;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Element, Int, Tensor};
+use burn::backend::Flex;
+use burn::tensor::{Element, Int, Tensor, TensorData};
+use bytemuck::Pod;
 use cubecl::wgpu::{
     AutoGraphicsApi, RuntimeOptions, WgpuDevice, WgpuInitError, try_init_setup_async,
 };
@@ -225,14 +229,23 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 ///
 /// # Errors
 /// [`Error::Read`] if the device failed.
-pub async fn read<E: Element, const D: usize>(x: Tensor<D>) -> Result<Vec<E>, Error> {
-    let data = x
-        .into_data_async()
-        .await
-        .map_err(|e| Error::Read(format!("{e:?}")))?;
-    data.convert::<E>()
-        .try_to_vec()
-        .map_err(|e| Error::Read(format!("{e:?}")))
+pub async fn read<E: Element + Pod, const D: usize>(x: Tensor<D>) -> Result<Vec<E>, Error> {
+    // Where the values lie in this memory and somebody else holds them too, they are copied once. To
+    // Burn's data they would be copied as bytes, and from there again.
+    if let Ok(here) = x.clone().try_into_primitive::<Flex>() {
+        drop(x);
+        if let Some(values) = here.as_slice::<E>().filter(|_| !here.is_unique()) {
+            return Ok(values.to_vec());
+        }
+        return vec(here.into_data());
+    }
+    let data = x.into_data_async().await;
+    vec(data.map_err(|e| Error::Read(format!("{e:?}")))?)
+}
+
+fn vec<E: Element>(data: TensorData) -> Result<Vec<E>, Error> {
+    let values = data.try_into_vec_as();
+    values.map_err(|e| Error::Read(format!("{e:?}")))
 }
 
 /// Reads an integer tensor back in row-major order.
@@ -240,13 +253,8 @@ pub async fn read<E: Element, const D: usize>(x: Tensor<D>) -> Result<Vec<E>, Er
 /// # Errors
 /// [`Error::Read`] if the device failed.
 pub async fn read_int<const D: usize>(x: Tensor<D, Int>) -> Result<Vec<i64>, Error> {
-    let data = x
-        .into_data_async()
-        .await
-        .map_err(|e| Error::Read(format!("{e:?}")))?;
-    data.convert::<i64>()
-        .try_to_vec()
-        .map_err(|e| Error::Read(format!("{e:?}")))
+    let data = x.into_data_async().await;
+    vec(data.map_err(|e| Error::Read(format!("{e:?}")))?)
 }
 
 #[cfg(test)]

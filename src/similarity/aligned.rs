@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 use faer::Mat;
 
-use super::axes::{Axes, no_convergence};
-use super::procrustes::{Side, matrix, rows, unscaled};
+use super::axes::{Axes, no_convergence, scaled_rows};
+use super::procrustes::{Side, matrix, unscaled};
 use super::shape::Shape;
 use super::{Error, Prepared};
 use crate::device::block_on;
@@ -40,7 +40,7 @@ pub(super) struct Moments {
 
 impl Moments {
     pub(super) async fn prepare(x: &Tensor<2>) -> Result<Self, Error> {
-        let (rows, unit) = rows(x).await?;
+        let (rows, unit) = scaled_rows(x).await?;
         let mean = rows.column_means().iter().map(|m| m * unit).collect();
         let basis = Axes::of(matrix(&rows, true))?.basis;
         let least = ((rows.n - 1) as f64).sqrt();

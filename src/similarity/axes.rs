@@ -150,30 +150,44 @@ impl Axes {
 
 /// `x` read back in f64, whatever it is; brought near 1 by a power of two where it lies far from there.
 pub(super) async fn wide_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
-    Ok(match x.dtype() {
-        DType::F64 => Rows::<f64>::read(x.clone()).await?.1,
-        _ => widened(Rows::<f32>::read(working(x)).await?.1),
-    })
+    Ok(scaled_rows(x).await?.0)
+}
+
+/// [`wide_rows`], and what undoes the change of scale.
+pub(super) async fn scaled_rows(x: &Tensor<2>) -> Result<(Rows<f64>, f64), Error> {
+    let (rows, factor) = match x.dtype() {
+        DType::F64 => {
+            let (_, rows, factor) = Rows::<f64>::scaled(x.clone()).await?;
+            (rows, factor)
+        }
+        _ => {
+            let (_, rows, factor) = Rows::<f32>::scaled(working(x)).await?;
+            (widened(&rows), factor)
+        }
+    };
+    Ok((rows, factor.recip()))
 }
 
 /// [`wide_rows`] in the units it came in.
 pub(super) async fn unscaled_rows(x: &Tensor<2>) -> Result<Rows<f64>, Error> {
     Ok(match x.dtype() {
         DType::F64 => Rows::<f64>::unscaled(x).await?,
-        _ => widened(Rows::<f32>::unscaled(&working(x)).await?),
+        _ => widened(&Rows::<f32>::unscaled(&working(x)).await?),
     })
 }
 
-fn widened(rows: Rows<f32>) -> Rows<f64> {
+fn widened(rows: &Rows<f32>) -> Rows<f64> {
     let (n, d) = (rows.n, rows.d);
+    let all = &rows.values[..];
     let mut values = vec![0.0; n * d];
     chunks_mut(&mut values, 1 << 16, |c, chunk| {
-        let narrow = &rows.values[c << 16..];
+        let narrow = &all[c << 16..];
         chunk
             .iter_mut()
             .zip(narrow)
             .for_each(|(w, v)| *w = v.wide());
     });
+    let values = values.into();
     Rows { values, n, d }
 }
 
@@ -183,8 +197,8 @@ fn turned(rows: Rows<f64>, centre: bool) -> Mat<f64> {
         true => rows.column_means(),
         false => vec![0.0; rows.d],
     };
-    let d = rows.d;
-    Mat::from_fn(d, rows.n, |j, i| rows.values[i * d + j] - mean[j])
+    let (values, d) = (&rows.values[..], rows.d);
+    Mat::from_fn(d, rows.n, |j, i| values[i * d + j] - mean[j])
 }
 
 /// `x` read back, centred and turned: `[d, n]` in f64; as it came, or brought near 1 by a power of two

@@ -4,13 +4,12 @@ use burn::tensor::Tensor;
 use faer::MatRef;
 
 use super::assignment::assignment;
-use super::axes::wide_rows;
+use super::axes::scaled_rows;
 use super::correlations::centre;
 use super::host::{map_chunks, sum_range};
 use super::sinkhorn::entropic;
 use super::transport::plan;
 use super::{Error, PermutationScore};
-use crate::device;
 
 /// A representation with centred columns, in f64 on the host.
 #[derive(Clone, Debug)]
@@ -24,10 +23,9 @@ pub(super) struct Centred {
 
 impl Centred {
     pub(super) async fn prepare(x: &Tensor<2>) -> Result<Self, Error> {
-        let mut rows = wide_rows(x).await?;
-        let factor = factor(x, &rows.values).await?;
-        if factor != 1.0 {
-            rows.values.iter_mut().for_each(|v| *v *= factor);
+        let (mut rows, unit) = scaled_rows(x).await?;
+        if unit != 1.0 {
+            rows.values.to_mut().iter_mut().for_each(|v| *v *= unit);
         }
         let squares = centre(&mut rows);
         if !squares.iter().sum::<f64>().is_finite() {
@@ -35,7 +33,8 @@ impl Centred {
             return Err(Error::Undefined { why });
         }
         let (n, d) = (rows.n, rows.d);
-        let column = |j: usize| (0..n).map(|i| rows.values[i * d + j]).collect::<Vec<_>>();
+        let values = &rows.values[..];
+        let column = |j: usize| (0..n).map(|i| values[i * d + j]).collect::<Vec<_>>();
         Ok(Self {
             columns: map_chunks(d, 1, |r| column(r.start)).concat(),
             n,
@@ -118,23 +117,4 @@ impl Centred {
             PermutationScore::Angular => 2.0 * (squared.sqrt() / 2.0).min(1.0).asin(),
         })
     }
-}
-
-/// What the values read back must be multiplied with to be those of `x`: they were scaled by a power of
-/// two if `x` is far from 1.
-async fn factor(x: &Tensor<2>, values: &[f64]) -> Result<f64, Error> {
-    let d = x.dims()[1];
-    let larger = |best: usize, at: usize| {
-        if values[at].abs() > values[best].abs() {
-            at
-        } else {
-            best
-        }
-    };
-    let at = (1..values.len()).fold(0, larger);
-    if values[at] == 0.0 {
-        return Ok(1.0);
-    }
-    let one = x.clone().narrow(0, at / d, 1).narrow(1, at % d, 1);
-    Ok(device::read::<f64, 2>(one).await?[0] / values[at])
 }

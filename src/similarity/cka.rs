@@ -11,14 +11,17 @@
 //!   Song et al.'s for centred features.
 //!
 //! Features are centred before any product, so a constant added to a column changes nothing.
-//! Products run on the device; their squares are summed in f64 on the host.
+//! Products run on the device, those of the CPU in blocks of this crate's own; their squares are summed in
+//! f64 on the host. A table of many layers goes through the Gram matrices where that is less work.
 
-use burn::tensor::{DType, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::host::{Real, Rows, Values, beside, sum, sum_range, working};
-use super::tiles::upper_triangle;
-use super::{Error, Kernel, Prepared};
-use crate::device::{self, block_on};
+use super::metric::Grid;
+use super::pairs::PACKED;
+use super::products::Strips;
+use super::{Error, Kernel, Prepared, tiles};
+use crate::device::{self, Device, block_on};
 
 /// Most columns of one block of a `Xᵀ X`; blocks below the diagonal are not computed.
 const BLOCK: usize = 256;
@@ -48,8 +51,8 @@ pub enum Estimator {
 ///
 /// # Cost
 /// `n (dx² / 2 + dx dy + dy² / 2)` multiply-adds, or `n² (dx + dy) / 2` when `n` is below both
-/// widths. Memory: a centred copy of each side, one 16 MiB block, and with `n < d` half an `n × n`
-/// matrix; never `n × n` otherwise.
+/// widths. Memory: a centred copy of each side, blocks of at most 16 MiB, and with `n < d` half an
+/// `n × n` matrix; never `n × n` otherwise.
 ///
 /// # Source
 /// Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited", equation 4;
@@ -88,11 +91,10 @@ pub async fn linear_cka_async(
 /// What linear kernels need of one representation.
 #[derive(Clone, Debug)]
 pub(super) struct Features {
-    /// Column-centred, `[n, d]`, on the device.
-    centred: Tensor<2>,
+    centred: Centred,
     /// Squared length of each centred row: the diagonal of the Gram matrix.
     diagonal: Vec<f64>,
-    /// Strict upper triangle of the Gram matrix, kept when `n < d`.
+    /// Strict upper triangle of the Gram matrix, kept when `n < d` and for large tables.
     gram: Option<Values>,
     /// `⟨K, K⟩`.
     own: f64,
@@ -102,17 +104,56 @@ pub(super) struct Features {
     epsilon: f64,
 }
 
+/// Column-centred rows, `[n, d]`, where their products are taken.
+#[derive(Clone, Debug)]
+enum Centred {
+    Narrow(Strips<f32>),
+    Wide(Strips<f64>),
+    /// On a GPU.
+    There(Box<Tensor<2>>),
+}
+
+/// An element that rows are held in.
+trait Held: Real {
+    fn hold(rows: Strips<Self>) -> Centred;
+}
+
+impl Held for f32 {
+    fn hold(rows: Strips<Self>) -> Centred {
+        Centred::Narrow(rows)
+    }
+}
+
+impl Held for f64 {
+    fn hold(rows: Strips<Self>) -> Centred {
+        Centred::Wide(rows)
+    }
+}
+
 impl Features {
-    pub(super) async fn prepare(x: &Tensor<2>) -> Result<Self, Error> {
+    pub(super) async fn prepare(x: &Tensor<2>, grid: Option<Grid>) -> Result<Self, Error> {
+        let [n, d] = x.dims();
+        let through_gram = n < d || grid.is_some_and(|t| prefers_gram(n, t) && is_here(x));
         match x.dtype() {
-            DType::F64 => Self::prepare_as::<f64>(x).await,
-            _ => Self::prepare_as::<f32>(&working(x)).await,
+            DType::F64 => Self::prepare_as::<f64>(x, through_gram).await,
+            _ => Self::prepare_as::<f32>(&working(x), through_gram).await,
         }
     }
 
-    async fn prepare_as<T: Real>(x: &Tensor<2>) -> Result<Self, Error> {
+    async fn prepare_as<T: Held>(x: &Tensor<2>, through_gram: bool) -> Result<Self, Error> {
+        if is_here(x) {
+            // Squares that lie near 1 are those of finite values that need no scale: a pass is saved.
+            let rows = Rows::<T>::unchecked(x).await?;
+            let (rows, diagonal) = Strips::centred(&rows, &rows.column_means());
+            if diagonal
+                .iter()
+                .all(|s| *s == 0.0 || (1e-20..=1e20).contains(s))
+            {
+                return Self::new::<T>(T::hold(rows), diagonal, 1.0, through_gram).await;
+            }
+        }
         let (x, rows, scale) = Rows::<T>::scaled(x.clone()).await?;
-        Self::of(&x, rows, scale).await
+        Self::of(&x, rows, scale, through_gram).await
     }
 
     /// Of each `batch` rows in order; the last may be shorter.
@@ -123,50 +164,68 @@ impl Features {
         }
     }
 
-    async fn batches_as<T: Real>(x: &Tensor<2>, batch: usize) -> Result<Vec<Self>, Error> {
+    async fn batches_as<T: Held>(x: &Tensor<2>, batch: usize) -> Result<Vec<Self>, Error> {
         let (x, rows, scale) = Rows::<T>::scaled(x.clone()).await?;
         let mut parts = Vec::with_capacity(rows.n.div_ceil(batch));
         for start in (0..rows.n).step_by(batch) {
             let n = batch.min(rows.n - start);
             let part = Rows {
-                values: rows.values[start * rows.d..][..n * rows.d].to_vec(),
+                values: rows.values[start * rows.d..][..n * rows.d].to_vec().into(),
                 n,
                 d: rows.d,
             };
-            parts.push(Self::of(&x.clone().narrow(0, start, n), part, scale).await?);
+            let x = x.clone().narrow(0, start, n);
+            parts.push(Self::of(&x, part, scale, n < rows.d).await?);
         }
         Ok(parts)
     }
 
-    async fn of<T: Real>(x: &Tensor<2>, rows: Rows<T>, scale: f64) -> Result<Self, Error> {
-        let (n, d) = (rows.n, rows.d);
+    async fn of<T: Held>(
+        x: &Tensor<2>,
+        rows: Rows<T>,
+        scale: f64,
+        through_gram: bool,
+    ) -> Result<Self, Error> {
         let mean = rows.column_means();
-        let diagonal = rows.map(|row| {
-            let centred = |j: usize| (row[j] - mean[j]).wide();
-            sum_range(0..d, |j| centred(j) * centred(j))
-        });
-        drop(rows);
-        let mut new = Self {
-            centred: x.clone() - beside(mean, [1, d], x),
-            diagonal,
-            gram: None,
-            own: 0.0,
-            scale,
-            epsilon: T::EPSILON,
+        let (centred, diagonal) = match is_here(x) {
+            true => {
+                let (rows, diagonal) = Strips::centred(&rows, &mean);
+                (T::hold(rows), diagonal)
+            }
+            false => {
+                let diagonal = rows.map(|row| {
+                    let centred = |j: usize| (row[j] - mean[j]).wide();
+                    sum_range(0..row.len(), |j| centred(j) * centred(j))
+                });
+                let centred = x.clone() - beside(mean, [1, rows.d], x);
+                (Centred::There(Box::new(centred)), diagonal)
+            }
         };
-        new.own = new.own_product::<T>(n < d).await?;
-        Ok(new)
+        Self::new::<T>(centred, diagonal, scale, through_gram).await
     }
 
-    /// `⟨K, K⟩`, through the Gram matrix (which is then kept) or through `Xcᵀ Xc`.
-    async fn own_product<T: Real>(&mut self, through_gram: bool) -> Result<f64, Error> {
-        if !through_gram {
-            return Ok(square_of_self::<T>(&self.centred).await?);
-        }
-        let gram = T::store(upper_triangle::<T>(&self.centred).await?);
-        let product = 2.0 * gram.dot(&gram) + diagonal_product(&self.diagonal, &self.diagonal);
-        self.gram = Some(gram);
-        Ok(product)
+    async fn new<T: Real>(
+        centred: Centred,
+        diagonal: Vec<f64>,
+        scale: f64,
+        through_gram: bool,
+    ) -> Result<Self, Error> {
+        let gram = match through_gram {
+            true => Some(centred.upper_triangle::<T>().await?),
+            false => None,
+        };
+        let own = match &gram {
+            Some(gram) => 2.0 * gram.dot(gram) + diagonal_product(&diagonal, &diagonal),
+            None => centred.square_of_self::<T>().await?,
+        };
+        Ok(Self {
+            centred,
+            diagonal,
+            gram,
+            own,
+            scale,
+            epsilon: T::EPSILON,
+        })
     }
 
     /// `⟨K, L⟩`.
@@ -175,7 +234,7 @@ impl Features {
             (Some(k), Some(l)) => {
                 Ok(2.0 * k.dot(l) + diagonal_product(&self.diagonal, &other.diagonal))
             }
-            _ => Ok(square_of_pair(&self.centred, &other.centred).await?),
+            _ => self.centred.square_of_pair(&other.centred).await,
         }
     }
 
@@ -226,11 +285,8 @@ impl Features {
         if self.gram.is_some() {
             return None;
         }
-        let index: Vec<i32> = order.iter().map(|&i| i as i32).collect();
-        let index = TensorData::new(index, [order.len()]);
-        let index = Tensor::<1, Int>::from_data(index, &self.centred.device());
         Some(Self {
-            centred: self.centred.clone().select(0, index),
+            centred: self.centred.reordered(order),
             diagonal: order.iter().map(|&i| self.diagonal[i]).collect(),
             ..self.clone()
         })
@@ -312,16 +368,81 @@ fn diagonal_product(k: &[f64], l: &[f64]) -> f64 {
     sum(k.len(), |i| k[i] * l[i])
 }
 
-/// `‖xᵀ y‖²`, in blocks of columns of `x`.
-async fn square_of_pair(x: &Tensor<2>, y: &Tensor<2>) -> Result<f64, device::Error> {
-    if x.dtype() == DType::F64 || y.dtype() == DType::F64 {
-        let wide = |t: &Tensor<2>| t.clone().cast(FloatDType::F64);
-        return square_of_pair_as::<f64>(&wide(x), &wide(y)).await;
-    }
-    square_of_pair_as::<f32>(x, y).await
+/// Whether products are taken on the host.
+fn is_here(x: &Tensor<2>) -> bool {
+    Device::from_burn(x.device()).is_cpu()
 }
 
-async fn square_of_pair_as<T: Real>(x: &Tensor<2>, y: &Tensor<2>) -> Result<f64, device::Error> {
+/// Whether a table is less work through the Gram matrices, `n² d / 2` each and a pass over half of one for
+/// each comparison, than through products of features, `n d²` for each comparison.
+fn prefers_gram(n: usize, grid: Grid) -> bool {
+    /// Multiply-adds of a product in the time of one in a pass over memory, as measured.
+    const PASS: f64 = 50.0;
+    let [rows, d] = [n, grid.narrowest].map(|v| v as f64);
+    let gram = rows * (d + PASS * grid.comparisons);
+    n <= PACKED && gram < d * d * (1.0 + 2.0 * grid.comparisons)
+}
+
+impl Centred {
+    /// The strict upper triangle of the Gram matrix.
+    async fn upper_triangle<T: Real>(&self) -> Result<Values, device::Error> {
+        Ok(match self {
+            Self::Narrow(x) => Values::F32(x.upper_triangle()),
+            Self::Wide(x) => Values::F64(x.upper_triangle()),
+            Self::There(x) => T::store(tiles::upper_triangle::<T>(x).await?),
+        })
+    }
+
+    /// `‖xᵀ x‖²`.
+    async fn square_of_self<T: Real>(&self) -> Result<f64, device::Error> {
+        match self {
+            Self::Narrow(x) => Ok(x.square_of_self()),
+            Self::Wide(x) => Ok(x.square_of_self()),
+            Self::There(x) => square_of_self::<T>(x).await,
+        }
+    }
+
+    /// `‖xᵀ y‖²`.
+    async fn square_of_pair(&self, other: &Self) -> Result<f64, Error> {
+        match (self, other) {
+            (Self::Narrow(x), Self::Narrow(y)) => Ok(x.square_of_pair(y)),
+            (Self::Wide(x), Self::Wide(y)) => Ok(x.square_of_pair(y)),
+            (Self::There(x), Self::There(y)) if x.dtype() == y.dtype() => match x.dtype() {
+                DType::F64 => Ok(square_of_pair::<f64>(x, y).await?),
+                _ => Ok(square_of_pair::<f32>(x, y).await?),
+            },
+            _ => Ok(self.wide().await?.square_of_pair(&other.wide().await?)),
+        }
+    }
+
+    fn reordered(&self, order: &[usize]) -> Self {
+        match self {
+            Self::Narrow(x) => Self::Narrow(x.reordered(order)),
+            Self::Wide(x) => Self::Wide(x.reordered(order)),
+            Self::There(x) => {
+                let index: Vec<i32> = order.iter().map(|&i| i as i32).collect();
+                let index = TensorData::new(index, [order.len()]);
+                let index = Tensor::<1, Int>::from_data(index, &x.device());
+                Self::There(Box::new(x.as_ref().clone().select(0, index)))
+            }
+        }
+    }
+
+    /// The rows in f64 on the host.
+    async fn wide(&self) -> Result<Strips<f64>, Error> {
+        Ok(match self {
+            Self::Narrow(x) => x.widened(),
+            Self::Wide(x) => x.clone(),
+            Self::There(x) => {
+                let rows = Rows::unchecked(x).await?;
+                Strips::centred(&rows, &vec![0.0; rows.d]).0
+            }
+        })
+    }
+}
+
+/// `‖xᵀ y‖²` on the device, in blocks of columns of `x`.
+async fn square_of_pair<T: Real>(x: &Tensor<2>, y: &Tensor<2>) -> Result<f64, device::Error> {
     let (dx, dy) = (x.dims()[1], y.dims()[1]);
     let block = (PRODUCT / dy).clamp(16, dx.max(16));
     let mut total = 0.0;
@@ -333,7 +454,7 @@ async fn square_of_pair_as<T: Real>(x: &Tensor<2>, y: &Tensor<2>) -> Result<f64,
     Ok(total)
 }
 
-/// `‖xᵀ x‖²`, in blocks of columns; only blocks on and right of the diagonal are computed.
+/// `‖xᵀ x‖²` on the device, in blocks of columns; only blocks on and right of the diagonal are computed.
 async fn square_of_self<T: Real>(x: &Tensor<2>) -> Result<f64, device::Error> {
     let d = x.dims()[1];
     let mut total = 0.0;
@@ -351,4 +472,52 @@ async fn square_of_self<T: Real>(x: &Tensor<2>) -> Result<f64, device::Error> {
         total += 2.0 * sum(product.len(), square) - own;
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is kept for a grid gives the values of pairs compared alone.
+    #[test]
+    fn a_grid_through_gram_matrices_has_the_values_of_pairs() {
+        let layer = |seed: usize, dtype: DType| {
+            let value = |i: usize| ((i * i + 7 * seed * i) as f64 * 0.37).sin() + seed as f64;
+            let data = TensorData::new((0..300 * 128).map(value).collect::<Vec<_>>(), [300, 128]);
+            Tensor::<2>::from_data(data, (Device::cpu().tensor(), dtype))
+        };
+        let twelve = Grid {
+            comparisons: 6.5,
+            narrowest: 128,
+        };
+        for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-12)] {
+            let layers: Vec<_> = (1..4).map(|seed| layer(seed, dtype)).collect();
+            let prepare = |x, grid| block_on(Features::prepare(x, grid)).unwrap();
+            let kept: Vec<_> = layers.iter().map(|x| prepare(x, Some(twelve))).collect();
+            let alone: Vec<_> = layers.iter().map(|x| prepare(x, None)).collect();
+            assert!(kept.iter().all(|k| k.gram.is_some()) && alone[0].gram.is_none());
+            for estimator in [Estimator::Biased, Estimator::Unbiased] {
+                for (i, j) in [(0, 0), (0, 1), (1, 2)] {
+                    let cka = |of: &[Features]| {
+                        let moments = block_on(of[i].moments(&of[j])).unwrap();
+                        moments.cka(estimator)
+                    };
+                    assert!((cka(&kept) - cka(&alone)).abs() < tolerance);
+                }
+            }
+        }
+    }
+
+    /// Only where it is less work: many layers, not too many rows.
+    #[test]
+    fn gram_matrices_are_for_large_grids() {
+        let grid = |comparisons, narrowest| Grid {
+            comparisons,
+            narrowest,
+        };
+        assert!(prefers_gram(5_000, grid(6.5, 1_024)));
+        assert!(!prefers_gram(5_000, grid(1.0, 1_024)));
+        assert!(!prefers_gram(5_000, grid(6.5, 64)));
+        assert!(!prefers_gram(20_000, grid(100.0, 4_096)));
+    }
 }

@@ -188,7 +188,7 @@ pub(super) fn same_rows(x: &Tensor<2>, y: &Tensor<2>) -> Result<(), Error> {
 /// exactly 0.
 pub(super) fn centre(rows: &mut Rows<f64>) -> Vec<f64> {
     let (n, d, mean) = (rows.n, rows.d, rows.column_means());
-    chunks_mut(&mut rows.values, d, |_, row| {
+    chunks_mut(rows.values.to_mut(), d, |_, row| {
         row.iter_mut().zip(&mean).for_each(|(v, m)| *v -= m);
     });
     let part = |r: std::ops::Range<usize>| {
@@ -231,11 +231,11 @@ impl Standard {
         }
         let inverse = |q: f64| if q > 0.0 { q.sqrt().recip() } else { 0.0 };
         let inverse: Vec<f64> = squares.into_iter().map(inverse).collect();
-        chunks_mut(&mut rows.values, d, |_, row| {
+        chunks_mut(rows.values.to_mut(), d, |_, row| {
             row.iter_mut().zip(&inverse).for_each(|(v, l)| *v *= l);
         });
         let z = match x.dtype() {
-            DType::F64 => beside(rows.values, [n, d], x),
+            DType::F64 => beside(rows.values.into_vec(), [n, d], x),
             _ => beside(rounded(&rows.values), [n, d], x),
         };
         Ok(Self { z })

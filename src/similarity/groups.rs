@@ -63,16 +63,8 @@ impl Groups {
         if self.all_distinct() {
             return rows;
         }
-        let values = self
-            .firsts()
-            .flat_map(|i| rows.row(i as usize))
-            .copied()
-            .collect();
-        Rows {
-            values,
-            n: self.len(),
-            d: rows.d,
-        }
+        let firsts: Vec<usize> = self.firsts().map(|i| i as usize).collect();
+        rows.reordered(&firsts)
     }
 
     /// The strict upper triangle over all rows, from that over the groups. Two rows of group `g` have

@@ -3,16 +3,18 @@
 use std::ops::{Add, Mul, Range, Sub};
 
 use burn::tensor::{DType, Element, FloatDType, Tensor, TensorData};
+use faer::traits::RealField;
 
 use super::Error;
-use crate::device;
+use crate::device::{View, view};
+use crate::ops::wide;
 
 /// Rows of a host pass that are summed together before the partial sums are added in order.
 const CHUNK: usize = 256;
 
 /// The element a metric is computed in: f64 tensors stay f64, everything else is f32.
 pub(super) trait Real:
-    Element + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self>
+    Element + bytemuck::Pod + RealField + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self>
 {
     /// Spacing of the numbers just above 1.
     const EPSILON: f64;
@@ -32,6 +34,7 @@ impl Real for f32 {
     const EPSILON: f64 = f32::EPSILON as f64;
     const MOST: f64 = 127.0;
     const LOWEST: Self = f32::NEG_INFINITY;
+    #[inline(always)]
     fn wide(self) -> f64 {
         f64::from(self)
     }
@@ -52,6 +55,7 @@ impl Real for f64 {
     const EPSILON: f64 = f64::EPSILON;
     const MOST: f64 = 1023.0;
     const LOWEST: Self = f64::NEG_INFINITY;
+    #[inline(always)]
     fn wide(self) -> f64 {
         self
     }
@@ -89,7 +93,7 @@ impl Values {
 /// One representation read back: `n` rows of `d` finite values, row-major.
 #[derive(Clone, Debug)]
 pub(super) struct Rows<T> {
-    pub(super) values: Vec<T>,
+    pub(super) values: View<T>,
     pub(super) n: usize,
     pub(super) d: usize,
 }
@@ -111,8 +115,9 @@ impl<T: Real> Rows<T> {
         }
         let factor = (-largest.log2().floor()).min(T::MOST).exp2();
         let scale = T::rounded(factor);
-        rows.values.iter_mut().for_each(|v| *v = *v * scale);
-        let data = TensorData::new(rows.values.clone(), [n, d]);
+        let values = rows.values.to_mut();
+        values.iter_mut().for_each(|v| *v *= scale);
+        let data = TensorData::new(values.clone(), [n, d]);
         let x = Tensor::from_data(data, (&x.device(), T::dtype()));
         Ok((x, rows, factor))
     }
@@ -124,11 +129,16 @@ impl<T: Real> Rows<T> {
 
     /// The rows and their largest absolute value.
     async fn measured(x: &Tensor<2>) -> Result<(Self, f64), Error> {
-        let [n, d] = x.dims();
-        let values = device::read::<T, 2>(x.clone()).await?;
-        let rows = Self { values, n, d };
+        let rows = Self::unchecked(x).await?;
         let largest = rows.largest()?;
         Ok((rows, largest))
+    }
+
+    /// The rows, finite or not.
+    pub(super) async fn unchecked(x: &Tensor<2>) -> Result<Self, Error> {
+        let [n, d] = x.dims();
+        let values = view(x).await?;
+        Ok(Self { values, n, d })
     }
 
     /// The largest absolute value; an error naming the first value that is not finite.
@@ -165,11 +175,29 @@ impl<T: Real> Rows<T> {
         let first = self.row(0);
         let part = |r: Range<usize>| {
             let mut sum = vec![0.0; self.d];
-            for i in r {
-                for ((s, v), f) in sum.iter_mut().zip(self.row(i)).zip(first) {
-                    *s += v.wide() - f.wide();
+            wide(|| {
+                // Four rows at a time, so that the sums are read and written once for all of them.
+                let rows = self.values[r.start * self.d..r.end * self.d].chunks(4 * self.d);
+                for four in rows {
+                    let mut rows = four.chunks(self.d);
+                    if let (Some(a), Some(b), Some(c), Some(d)) =
+                        (rows.next(), rows.next(), rows.next(), rows.next())
+                    {
+                        let four = a.iter().zip(b).zip(c.iter().zip(d));
+                        for ((sum, ((a, b), (c, d))), f) in sum.iter_mut().zip(four).zip(first) {
+                            let f = f.wide();
+                            *sum +=
+                                (a.wide() - f) + (b.wide() - f) + ((c.wide() - f) + (d.wide() - f));
+                        }
+                        continue;
+                    }
+                    for row in four.chunks(self.d) {
+                        for ((sum, v), f) in sum.iter_mut().zip(row).zip(first) {
+                            *sum += v.wide() - f.wide();
+                        }
+                    }
                 }
-            }
+            });
             sum
         };
         let mut mean = vec![0.0; self.d];
@@ -178,6 +206,19 @@ impl<T: Real> Rows<T> {
         }
         let shifted = |(m, f): (f64, &T)| T::rounded(f.wide() + m / self.n as f64);
         mean.into_iter().zip(first).map(shifted).collect()
+    }
+
+    /// The rows of these numbers.
+    pub(super) fn reordered(&self, order: &[usize]) -> Self {
+        let part = |r: Range<usize>| {
+            let rows = order[r].iter().map(|&i| self.row(i));
+            rows.collect::<Vec<_>>().concat()
+        };
+        Self {
+            values: map_chunks(order.len(), CHUNK, part).concat().into(),
+            n: order.len(),
+            d: self.d,
+        }
     }
 
     /// `f(row)` for each row.
@@ -222,6 +263,20 @@ pub(super) fn map_chunks<R: Send>(
     (0..n.div_ceil(size)).map(|c| f(range(c))).collect()
 }
 
+/// `f` on each of these, results in order. Whoever is free takes the next: put the largest first.
+pub(super) fn queue<V: Send, R: Send>(all: Vec<V>, f: impl Fn(V) -> R + Sync + Send) -> Vec<R> {
+    #[cfg(not(target_family = "wasm"))]
+    {
+        use rayon::prelude::*;
+        let each = all.into_iter().enumerate().par_bridge();
+        let mut results: Vec<(usize, R)> = each.map(|(i, v)| (i, f(v))).collect();
+        results.sort_by_key(|r| r.0);
+        results.into_iter().map(|r| r.1).collect()
+    }
+    #[cfg(target_family = "wasm")]
+    all.into_iter().map(f).collect()
+}
+
 /// `f(chunk number, chunk)` on the consecutive chunks of at most `size` values.
 pub(super) fn chunks_mut<V: Send>(
     values: &mut [V],
@@ -250,10 +305,32 @@ pub(super) fn sum(n: usize, f: impl Fn(usize) -> f64 + Sync + Send) -> f64 {
         .sum()
 }
 
-/// Dot product in f64, for long vectors.
+/// Dot product in f64, for long vectors; the same on any number of threads.
 pub(super) fn dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
     debug_assert_eq!(a.len(), b.len());
-    sum(a.len(), |i| a[i].wide() * b[i].wide())
+    let part = |r: Range<usize>| wide(|| short_dot(&a[r.clone()], &b[r]));
+    map_chunks(a.len(), 1 << 15, part).into_iter().sum()
+}
+
+/// Squared length of a row in f64, on this thread.
+#[inline(always)]
+pub(super) fn square<T: Real>(row: &[T]) -> f64 {
+    short_dot(row, row)
+}
+
+/// Dot product in f64, for short vectors: on this thread, without a check of any index.
+#[inline(always)]
+fn short_dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {
+    const LANES: usize = 16;
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a.wide() * b.wide();
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest);
+    lanes.iter().sum::<f64>() + rest.map(|(a, b)| a.wide() * b.wide()).sum::<f64>()
 }
 
 /// Sum of `f` over a short range in f64, on this thread.

@@ -274,7 +274,7 @@ impl Glocal {
 /// One over the root mean square length of the rows.
 fn scale(rows: &Rows<f64>) -> Result<f64, Error> {
     let largest = rows.largest()?;
-    let values = &rows.values;
+    let values = &rows.values[..];
     let squares = sum_range(0..values.len(), |i| (values[i] / largest).powi(2));
     match largest > 0.0 {
         true => Ok((rows.n as f64 / squares).sqrt() / largest),

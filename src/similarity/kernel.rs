@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::axes::Axes;
 use super::cka::{Estimator, Features, Moments};
 use super::hsic::hsic_scale;
-use super::metric::{Change, Facts, Family, Options};
+use super::metric::{Change, Facts, Family, Grid, Options};
 use super::pairs::{Form, Pairs};
 use super::rbf::Sigma;
 use super::subspace;
@@ -279,15 +279,16 @@ impl Family for Kernel {
         }
     }
 
+    async fn prepare_in(self, x: &Tensor<2>, grid: Grid) -> Result<Kept, Error> {
+        match self.rows_as() {
+            RowsAs::Features => self.features(x, Some(grid)).await,
+            _ => self.prepare(x).await,
+        }
+    }
+
     async fn prepare(self, x: &Tensor<2>) -> Result<Kept, Error> {
         match self.rows_as() {
-            RowsAs::Features => {
-                let features = Features::prepare(x).await?;
-                if let Some(estimator) = self.divides_by() {
-                    features.check(estimator)?;
-                }
-                Ok(Kept::Features(Box::new(features)))
-            }
+            RowsAs::Features => self.features(x, None).await,
             RowsAs::Pairs(form) => {
                 let pairs = Pairs::prepare(x, form).await?;
                 if let Some(estimator) = self.divides_by() {
@@ -367,6 +368,14 @@ impl Kernel {
                 RowsAs::Axes { centre: true, top }
             }
         }
+    }
+
+    async fn features(self, x: &Tensor<2>, grid: Option<Grid>) -> Result<Kept, Error> {
+        let features = Features::prepare(x, grid).await?;
+        if let Some(estimator) = self.divides_by() {
+            features.check(estimator)?;
+        }
+        Ok(Kept::Features(Box::new(features)))
     }
 
     /// The estimator of the self-HSIC that the metric divides by.

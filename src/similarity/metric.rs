@@ -36,6 +36,11 @@ pub(super) trait Family: Copy + fmt::Display {
     /// Makes `[n, d]` ready. The shape has been checked against the facts.
     async fn prepare(self, x: &Tensor<2>) -> Result<Self::Kept, Error>;
 
+    /// [`Family::prepare`] for one of many in a grid: more may be kept, to compare faster.
+    async fn prepare_in(self, x: &Tensor<2>, _grid: Grid) -> Result<Self::Kept, Error> {
+        self.prepare(x).await
+    }
+
     /// The value for two representations that were made ready for this metric, of equally many rows.
     async fn compare(self, a: &Self::Kept, b: &Self::Kept) -> Result<f64, Error>;
 
@@ -44,6 +49,15 @@ pub(super) trait Family: Copy + fmt::Display {
     fn reordered(_kept: &Self::Kept, _order: &[usize]) -> Option<Self::Kept> {
         None
     }
+}
+
+/// A grid of many representations against many.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grid {
+    /// How many comparisons there are to a preparation.
+    pub(super) comparisons: f64,
+    /// Fewest columns of any.
+    pub(super) narrowest: usize,
 }
 
 /// What the values of a metric mean.
@@ -193,9 +207,16 @@ macro_rules! families {
                 }
             }
 
-            pub(super) async fn prepare(self, x: &Tensor<2>) -> Result<Kept, Error> {
+            pub(super) async fn prepare(
+                self,
+                x: &Tensor<2>,
+                grid: Option<Grid>,
+            ) -> Result<Kept, Error> {
                 Ok(match self {
-                    $(Self::$name(metric) => Kept::$name(metric.prepare(x).await?),)*
+                    $(Self::$name(metric) => Kept::$name(match grid {
+                        Some(grid) => metric.prepare_in(x, grid).await?,
+                        None => metric.prepare(x).await?,
+                    }),)*
                 })
             }
 

@@ -67,6 +67,7 @@ mod predictions;
 mod predictivity;
 mod prepared;
 mod procrustes;
+mod products;
 mod rank;
 mod rbf;
 mod regression;

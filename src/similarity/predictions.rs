@@ -56,7 +56,7 @@ impl Family for Predictions {
         Ok(match self {
             Self::Disagreement => Kept::Classes(rows.map(argmax)),
             Self::Jsd | Self::NormDifference => Kept::Probabilities(Rows {
-                values: rows.map(softmax).concat(),
+                values: rows.map(softmax).concat().into(),
                 ..rows
             }),
         })
@@ -80,10 +80,7 @@ impl Family for Predictions {
     fn reordered(kept: &Kept, order: &[usize]) -> Option<Kept> {
         Some(match kept {
             Kept::Classes(of) => Kept::Classes(order.iter().map(|&i| of[i]).collect()),
-            Kept::Probabilities(rows) => Kept::Probabilities(Rows {
-                values: order.iter().flat_map(|&i| rows.row(i)).copied().collect(),
-                ..*rows
-            }),
+            Kept::Probabilities(rows) => Kept::Probabilities(rows.reordered(order)),
         })
     }
 }

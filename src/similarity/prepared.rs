@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::metric::Kept;
+use super::metric::{Grid, Kept};
 use super::{Error, Metric};
 use crate::device::block_on;
 
@@ -50,10 +50,13 @@ impl Prepared {
     /// # Errors
     /// As [`Prepared::new`].
     pub async fn new_async(x: &Tensor<2>, metric: impl Into<Metric>) -> Result<Self, Error> {
-        let metric = metric.into();
+        Self::prepare(x, metric.into(), None).await
+    }
+
+    async fn prepare(x: &Tensor<2>, metric: Metric, grid: Option<Grid>) -> Result<Self, Error> {
         let shape = x.dims();
         check_shape(shape, metric)?;
-        let kept = metric.prepare(x).await?;
+        let kept = metric.prepare(x, grid).await?;
         Ok(Self {
             metric,
             shape,
@@ -238,6 +241,16 @@ pub async fn matrix_async(
     } else {
         k + l + k * l
     };
+    let preparations = if same { k } else { k + l };
+    let plan = Grid {
+        comparisons: (total - preparations) as f64 / preparations.max(1) as f64,
+        narrowest: left
+            .iter()
+            .chain(right)
+            .map(|x| x.dims()[1])
+            .min()
+            .unwrap_or(0),
+    };
     let mut done = 0;
     let mut step = || {
         done += 1;
@@ -246,7 +259,7 @@ pub async fn matrix_async(
 
     let mut rows = Vec::with_capacity(k);
     for (i, x) in left.iter().enumerate() {
-        let row = Prepared::new_async(x, metric)
+        let row = Prepared::prepare(x, metric, Some(plan))
             .await
             .map_err(|e| e.at(&place("left", i, k)))?;
         rows.push(row);
@@ -265,7 +278,7 @@ pub async fn matrix_async(
             }
             continue;
         }
-        let column = Prepared::new_async(y, metric)
+        let column = Prepared::prepare(y, metric, Some(plan))
             .await
             .map_err(|e| e.at(&place("right", j, l)))?;
         step();

@@ -4,9 +4,10 @@ use burn::tensor::{DType, Tensor};
 use faer::Mat;
 
 use super::Error;
+use super::axes::wide_rows;
 use super::host::{Rows, working};
 use super::metric::Change;
-use super::procrustes::{inner, rows};
+use super::procrustes::inner;
 
 /// How near a row is to an anchor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -202,7 +203,7 @@ pub(super) async fn unit_rows(
         _ => Rows::<f32>::read(working(x)).await?.0,
     };
     let anchors = x.clone().narrow(0, 0, anchors);
-    let (rows, _) = rows(&relative(&x, &anchors, by)).await?;
+    let rows = wide_rows(&relative(&x, &anchors, by)).await?;
     let mean = |row: &[f64]| match by {
         Nearby::Cosine => 0.0,
         _ => row.iter().sum::<f64>() / row.len() as f64,

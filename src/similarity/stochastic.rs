@@ -11,9 +11,10 @@ use rand_chacha::ChaCha8Rng;
 use super::Error;
 use super::assignment::assignment;
 use super::axes::no_convergence;
+use super::axes::scaled_rows;
 use super::energy::Samples;
-use super::host::{Rows, map_chunks};
-use super::procrustes::{inner, rotation, rows};
+use super::host::map_chunks;
+use super::procrustes::{inner, rotation};
 use crate::device::block_on;
 
 /// What may be done to one side to bring it onto the other.
@@ -154,7 +155,8 @@ pub(super) fn each<R: Send>(m: usize, f: impl Fn(usize) -> R + Sync + Send) -> V
 
 /// Read back in f64, in its own unit.
 pub(super) async fn matrix(x: &Tensor<2>) -> Result<Mat<f64>, Error> {
-    let (Rows { values, n, d, .. }, unit) = rows(x).await?;
+    let (rows, unit) = scaled_rows(x).await?;
+    let (values, n, d) = (&rows.values[..], rows.n, rows.d);
     Ok(Mat::from_fn(n, d, |i, j| values[i * d + j] * unit))
 }
 

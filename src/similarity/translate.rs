@@ -3,8 +3,9 @@
 use burn::tensor::{DType, FloatDType, Tensor};
 use faer::Mat;
 
+use super::axes::scaled_rows;
 use super::host::{Real, Rows, beside, map_chunks, working};
-use super::procrustes::{Side, inner, rotation, rows};
+use super::procrustes::{Side, inner, rotation};
 use super::{Error, Nearby, relative};
 use crate::device::{self, block_on};
 
@@ -99,7 +100,7 @@ pub async fn align_async(x: &Tensor<2>, y: &Tensor<2>) -> Result<Alignment, Erro
 }
 
 async fn centred(x: &Tensor<2>) -> Result<(Side, Vec<f64>), Error> {
-    let (rows, unit) = rows(x).await?;
+    let (rows, unit) = scaled_rows(x).await?;
     let mean = rows.column_means().iter().map(|m| m * unit).collect();
     Ok((Side::of(&rows, true, unit)?, mean))
 }

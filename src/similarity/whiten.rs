@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use faer::Mat;
 
 use super::axes::Axes;
-use super::procrustes::{Side, matrix, rows};
+use super::axes::scaled_rows;
+use super::procrustes::{Side, matrix};
 use super::shape::Shape;
 use super::{Error, Prepared};
 use crate::device::block_on;
@@ -87,7 +88,7 @@ pub(super) async fn whitened(
     alpha: f64,
     by: Whitening,
 ) -> Result<(Side, White), Error> {
-    let (rows, unit) = rows(x).await?;
+    let (rows, unit) = scaled_rows(x).await?;
     let axes = Axes::of(matrix(&rows, true))?;
     let s: Vec<f64> = axes.basis.s.iter().map(|s| s * unit).collect();
     let white = White::new(&s, rows.d, alpha, by);

@@ -80,7 +80,7 @@ impl Surroundings {
     async fn read<T: Real>(x: Tensor<2>, k: usize) -> Result<Self, Error> {
         let (x, rows) = Rows::<T>::read(x).await?;
         let (weight, d) = (inverse_lengths(&rows), rows.d);
-        let kept = T::store(rows.values.clone());
+        let kept = T::store(rows.values.to_vec());
         let near = nearest_rows(x, rows, k, Nearness::Cosine).await?;
         let neighbours = near.into_iter().map(|n| n.row).collect();
         Ok(Self {

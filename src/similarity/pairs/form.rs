@@ -1,7 +1,7 @@
 //! What is taken of two rows.
 
 use super::super::Error;
-use super::super::host::sum_range;
+use super::super::host::{square, sum_range};
 use super::super::lanes::{Lane, exp, sqrt};
 use super::super::middle::Table;
 use super::super::rbf::Sigma;
@@ -102,8 +102,4 @@ fn unit<T: Lane>(row: impl Iterator<Item = T>) -> Vec<T> {
     let inverse = if length > 0.0 { length.recip() } else { 0.0 };
     let scaled = |v: &T| T::rounded(v.wide() * inverse);
     row.iter().map(scaled).collect()
-}
-
-pub(super) fn square<T: Lane>(row: &[T]) -> f64 {
-    sum_range(0..row.len(), |j| row[j].wide() * row[j].wide())
 }

@@ -15,7 +15,7 @@ use burn::tensor::{DType, Tensor};
 use super::Error;
 use super::cka::Estimator;
 use super::groups::Groups;
-use super::host::{Rows, Values, chunks_mut, map_chunks, sum, sum_range, working};
+use super::host::{Rows, Values, chunks_mut, map_chunks, square, sum, sum_range, working};
 use super::lanes::{Lane, wide};
 use super::middle::Table;
 
@@ -23,10 +23,9 @@ pub(super) use form::Form;
 pub(super) use source::{Source, blocks, segment};
 
 use fold::{packed_fold, tiled_fold};
-use form::square;
 
 /// Up to this many rows one value a pair is kept: 512 MiB in f32.
-const PACKED: usize = 16_384;
+pub(super) const PACKED: usize = 16_384;
 
 /// Rows that are summed together before the partial sums are added in order.
 const PART: usize = 128;
@@ -264,7 +263,7 @@ fn reordered<T: Lane>(values: &[T], order: &[usize]) -> Values {
 }
 
 /// The places of row `i` in the packed triangle of `n` rows.
-fn packed_row(n: usize, i: usize) -> Range<usize> {
+pub(super) fn packed_row(n: usize, i: usize) -> Range<usize> {
     let start = i * (2 * n - i - 1) / 2;
     start..start + n - 1 - i
 }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::super::Error;
-use super::super::host::{Rows, beside, chunks_mut, sum_range};
+use super::super::host::{Rows, beside, chunks_mut, square, sum_range};
 use super::super::lanes::{Lane, wide};
-use super::form::{Form, square};
+use super::form::Form;
 #[cfg(test)]
 use super::widen;
 use super::{Sums, packed_row};

@@ -103,7 +103,7 @@ pub async fn inpca_async(probabilities: &Tensor<3>) -> Result<InPca, Error> {
     }
     let mut rows = Rows::<f64>::unscaled(&probabilities.clone().reshape([m * n, classes])).await?;
     check(&rows)?;
-    rows.values = rows.map(roots).concat();
+    rows.values = rows.map(roots).concat().into();
     let distances = distances(&rows, m, n)?;
     axes(centred(&distances))
 }

@@ -153,7 +153,7 @@ impl Rsa {
             }
             Self::NormDifference { rdm, .. } => {
                 let unit = T::rounded(rdm::scale::<T>(x).await?.powi(-rdm.degree()));
-                values.iter_mut().for_each(|v| *v = *v * unit);
+                values.iter_mut().for_each(|v| *v *= unit);
             }
             Self::Rsa { .. } => (),
         }

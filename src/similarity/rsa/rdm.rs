@@ -293,7 +293,10 @@ async fn triangle<T: Real>(
 pub(super) async fn as_they_are<T: Real>(x: &Tensor<2>) -> Result<Rows<T>, Error> {
     let (_, rows) = Rows::<T>::read(x.clone()).await?;
     let values = device::read::<T, 2>(x.clone()).await?;
-    Ok(Rows { values, ..rows })
+    Ok(Rows {
+        values: values.into(),
+        ..rows
+    })
 }
 
 /// By what power of two the rows were scaled when they were read.
