@@ -9,6 +9,7 @@ use faer::{Accum, Mat, MatRef, Par, Side};
 
 use super::Error;
 use super::host::{Real, Rows, chunks_mut, working};
+use super::sampled::{BLOCK, Leading, leading};
 
 /// Directions below this share of the largest singular value are none: rounding, in either precision.
 const NONE: f64 = 1e-6;
@@ -20,22 +21,49 @@ const SQUARED: f64 = 1e-4;
 /// Up to this many columns or rows the representation itself is decomposed: it costs little.
 const SMALL: usize = 128;
 
+/// From more columns and rows than this the leading directions are sampled, where only they are asked for.
+const LARGE: usize = 4_096;
+
+/// Which of the falling singular values are asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Part {
+    All,
+    /// The fewest that hold this share, below 1, of the squares.
+    Holding(f64),
+    Top(usize),
+}
+
+impl Part {
+    /// The fewest that hold this share of the squares.
+    pub(super) fn holding(variance: f64) -> Self {
+        match variance < 1.0 {
+            true => Self::Holding(variance),
+            false => Self::All,
+        }
+    }
+
+    /// How many of these they are, the squares of all being `total`.
+    pub(super) fn count(self, s: &[f64], total: f64) -> usize {
+        match self {
+            Self::All => s.len(),
+            Self::Holding(variance) => holding(s, variance, total),
+            Self::Top(top) => top.min(s.len()),
+        }
+    }
+}
+
 /// The spectrum of one side: of `X = U S Vᵀ` everything but `U`.
 #[derive(Clone, Debug)]
 pub(super) struct Basis {
     /// Columns of the representation.
     pub(super) d: usize,
-    /// Singular values, falling, all above [`NONE`] of the first; at least one.
+    /// Singular values, falling, all above [`NONE`] of the first; at least one. Of a large side of which
+    /// a part was asked for, those of the part and some more.
     pub(super) s: Vec<f64>,
+    /// `‖X‖²`.
+    pub(super) squared: f64,
     /// Principal directions `[d, r]`: of all singular values, or of the leading ones.
     pub(super) v: Mat<f64>,
-}
-
-impl Basis {
-    /// `‖X‖²`.
-    pub(super) fn squared(&self) -> f64 {
-        self.s.iter().map(|s| s * s).sum()
-    }
 }
 
 /// One representation `X`, column-centred or as it is, with its principal axes.
@@ -73,35 +101,41 @@ impl Axes {
     /// kept. Through `XᵀX` (or `XXᵀ` if `n < d`) where all that counts lies above [`SQUARED`], which
     /// costs a product and an eigendecomposition; else a singular value decomposition of `X`.
     pub(super) async fn prepare(x: &Tensor<2>, centre: bool) -> Result<Self, Error> {
-        Self::through(turned(wide_rows(x).await?, centre), 1.0)
+        Self::through(turned(wide_rows(x).await?, centre), Part::All)
     }
 
-    /// As [`Axes::prepare`], centred, with all singular values but no more directions than hold this share
-    /// of the variance.
-    pub(super) async fn leading(x: &Tensor<2>, variance: f64) -> Result<Self, Error> {
-        Self::through(turned(wide_rows(x).await?, true), variance)
+    /// As [`Axes::prepare`], centred, with the directions of `part`: beyond [`LARGE`] columns and rows they
+    /// are [sampled](super::sampled).
+    pub(super) async fn leading(x: &Tensor<2>, part: Part) -> Result<Self, Error> {
+        Self::through(turned(wide_rows(x).await?, true), part)
     }
 
     /// Decomposes a matrix as it is.
     pub(super) fn of(x: Mat<f64>) -> Result<Self, Error> {
-        Self::through(x.transpose().to_owned(), 1.0)
+        Self::through(x.transpose().to_owned(), Part::All)
     }
 
-    /// Decomposes the matrix whose transpose is `turned`, and keeps the fewest directions that hold
-    /// `variance` of its squares.
-    pub(super) fn through(turned: Mat<f64>, variance: f64) -> Result<Self, Error> {
+    /// Decomposes the matrix whose transpose is `turned`, and keeps the directions of `part`.
+    pub(super) fn through(turned: Mat<f64>, part: Part) -> Result<Self, Error> {
         let (n, d) = (turned.ncols(), turned.nrows());
-        let squared = match n.min(d) > SMALL {
-            true if n >= d => through_columns(turned.as_ref(), variance)?,
-            true => through_rows(turned.as_ref(), variance)?,
+        let squared = turned.squared_norm_l2();
+        let small = n.min(d) <= SMALL;
+        let mut parts = match n.min(d) > LARGE && !matches!(part, Part::All) {
+            true => through_samples(turned.as_ref(), squared, part)?,
             false => None,
         };
-        let Parts { z, s, v } = match squared {
+        if parts.is_none() && !small {
+            parts = match n >= d {
+                true => through_columns(turned.as_ref(), part)?,
+                false => through_rows(turned.as_ref(), part)?,
+            };
+        }
+        let Parts { z, s, v } = match parts {
             Some(parts) => parts,
-            None => through_svd(turned.transpose(), variance)?,
+            None => through_svd(turned.transpose(), part)?,
         };
         let held = z.map_or(Held::Turned(turned), Held::Scores);
-        let basis = Basis { d, s, v };
+        let basis = Basis { d, s, squared, v };
         Ok(Self { held, basis })
     }
 
@@ -211,13 +245,12 @@ pub(super) async fn centred(x: &Tensor<2>, units_matter: bool) -> Result<Mat<f64
     Ok(turned(rows, true))
 }
 
-/// How many of the falling singular values hold `variance` of the summed squares.
-pub(super) fn holding(s: &[f64], variance: f64) -> usize {
-    let total: f64 = s.iter().map(|s| s * s).sum();
+/// How many of the falling singular values hold `variance` of the squares, which sum to `total`.
+fn holding(s: &[f64], variance: f64, total: f64) -> usize {
     let mut sum = 0.0;
     let below = |s: &&f64| {
         sum += **s * **s;
-        variance == 1.0 || sum < variance * total
+        sum < variance * total
     };
     (s.iter().take_while(below).count() + 1).min(s.len())
 }
@@ -246,11 +279,11 @@ struct Parts {
     v: Mat<f64>,
 }
 
-fn through_svd(x: MatRef<'_, f64>, variance: f64) -> Result<Parts, Error> {
+fn through_svd(x: MatRef<'_, f64>, part: Part) -> Result<Parts, Error> {
     let found = x.thin_svd().map_err(|_| no_convergence())?;
     let mut s: Vec<f64> = found.S().column_vector().iter().copied().collect();
     s.truncate(rank(&s)?);
-    let r = holding(&s, variance);
+    let r = part.count(&s, squares(&s));
     let z = Mat::from_fn(x.nrows(), r, |i, j| found.U()[(i, j)] * s[j]);
     let v = found.V().subcols(0, r).to_owned();
     let z = Some(z);
@@ -275,20 +308,21 @@ pub(super) fn gram(a: MatRef<'_, f64>) -> Mat<f64> {
     product
 }
 
-/// Singular values of `a`, falling, with as many eigenvectors of `a aᵀ` as hold `variance`; none if some
-/// of those belong to values too small to be trusted after squaring.
+fn squares(s: &[f64]) -> f64 {
+    s.iter().map(|s| s * s).sum()
+}
+
+/// Singular values of `a`, falling, with the eigenvectors of `a aᵀ` of `part`; none if some of those
+/// belong to values too small to be trusted after squaring.
 #[allow(clippy::type_complexity, reason = "a list and a matrix")]
-fn squared_spectrum(
-    a: MatRef<'_, f64>,
-    variance: f64,
-) -> Result<Option<(Vec<f64>, Mat<f64>)>, Error> {
+fn squared_spectrum(a: MatRef<'_, f64>, part: Part) -> Result<Option<(Vec<f64>, Mat<f64>)>, Error> {
     let eigen = gram(a)
         .self_adjoint_eigen(Side::Lower)
         .map_err(|_| no_convergence())?;
     let values: Vec<f64> = eigen.S().column_vector().iter().copied().collect();
     let mut s: Vec<f64> = values.iter().rev().map(|l| l.max(0.0).sqrt()).collect();
     s.truncate(rank(&s)?);
-    let r = holding(&s, variance);
+    let r = part.count(&s, squares(&s));
     if s[r - 1] <= SQUARED * s[0] {
         return Ok(None);
     }
@@ -297,8 +331,22 @@ fn squared_spectrum(
     Ok(Some((s, vectors)))
 }
 
-fn through_columns(turned: MatRef<'_, f64>, variance: f64) -> Result<Option<Parts>, Error> {
-    let Some((s, v)) = squared_spectrum(turned, variance)? else {
+/// None where the directions are many, or belong to values too small to be trusted after squaring.
+fn through_samples(
+    turned: MatRef<'_, f64>,
+    squared: f64,
+    part: Part,
+) -> Result<Option<Parts>, Error> {
+    let found = leading(turned, squared, part, BLOCK)?;
+    let Some(Leading { s, v }) = found.filter(|l| l.s[l.v.ncols() - 1] > SQUARED * l.s[0]) else {
+        return Ok(None);
+    };
+    let z = Some(turned.transpose() * &v);
+    Ok(Some(Parts { z, s, v }))
+}
+
+fn through_columns(turned: MatRef<'_, f64>, part: Part) -> Result<Option<Parts>, Error> {
+    let Some((s, v)) = squared_spectrum(turned, part)? else {
         return Ok(None);
     };
     let few = 2 * v.ncols() <= turned.nrows();
@@ -306,8 +354,8 @@ fn through_columns(turned: MatRef<'_, f64>, variance: f64) -> Result<Option<Part
     Ok(Some(Parts { z, s, v }))
 }
 
-fn through_rows(turned: MatRef<'_, f64>, variance: f64) -> Result<Option<Parts>, Error> {
-    let Some((s, u)) = squared_spectrum(turned.transpose(), variance)? else {
+fn through_rows(turned: MatRef<'_, f64>, part: Part) -> Result<Option<Parts>, Error> {
+    let Some((s, u)) = squared_spectrum(turned.transpose(), part)? else {
         return Ok(None);
     };
     let mut v = turned * &u;
@@ -342,7 +390,7 @@ mod tests {
         let flat = wave(300, 5) * wave(5, 200);
         for x in [wave(300, 150), wave(140, 333), wave(40, 30), flat] {
             let axes = Axes::of(x.clone()).unwrap();
-            let plain = through_svd(x.as_ref(), 1.0).unwrap().s;
+            let plain = through_svd(x.as_ref(), Part::All).unwrap().s;
             let scale = axes.basis.s[0];
             assert!(largest(&*axes.z() * axes.basis.v.transpose() - &x) < 1e-12 * scale);
             let products = axes.cross(&axes);
@@ -383,11 +431,11 @@ mod tests {
     fn small_directions_are_not_squared() {
         let even = wave(400, 130);
         let x = Mat::from_fn(400, 130, |i, j| even[(i, j)] * 10f64.powi(-(j as i32 / 26)));
-        let squared = |x: &Mat<f64>, variance| through_columns(x.transpose(), variance).unwrap();
-        assert!(squared(&x, 1.0).is_none());
-        assert!(squared(&even, 1.0).is_some());
-        let found = squared(&x, 0.99).unwrap();
-        let plain = through_svd(x.as_ref(), 0.99).unwrap();
+        let squared = |x: &Mat<f64>, part| through_columns(x.transpose(), part).unwrap();
+        assert!(squared(&x, Part::All).is_none());
+        assert!(squared(&even, Part::All).is_some());
+        let found = squared(&x, Part::Holding(0.99)).unwrap();
+        let plain = through_svd(x.as_ref(), Part::Holding(0.99)).unwrap();
         assert_eq!(found.v.ncols(), plain.v.ncols());
         assert!(found.v.ncols() < 60);
     }
@@ -396,7 +444,7 @@ mod tests {
     fn the_fewest_directions_that_hold_enough() {
         let singular = [3.0, 2.0, 1.0]; // squares 9, 4, 1
         for (variance, fewest) in [(0.6, 1), (0.65, 2), (0.92, 2), (0.93, 3), (1.0, 3)] {
-            assert_eq!(holding(&singular, variance), fewest, "{variance}");
+            assert_eq!(holding(&singular, variance, 14.0), fewest, "{variance}");
         }
     }
 }

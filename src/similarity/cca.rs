@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use faer::{Mat, MatRef, Side as Triangle};
 
 use super::Error;
-use super::axes::{Axes, Basis, gram, holding, no_convergence};
+use super::axes::{Axes, Basis, Part, gram, no_convergence};
 use super::gulp;
 use super::metric::{Change, Facts, Family, Options, is_share};
 
@@ -139,7 +139,7 @@ impl Family for Cca {
 
     async fn prepare(self, x: &Tensor<2>) -> Result<Axes, Error> {
         match self {
-            Self::Svcca { variance, .. } => Axes::leading(x, variance).await,
+            Self::Svcca { variance, .. } => Axes::leading(x, Part::holding(variance)).await,
             _ => Axes::prepare(x, true).await,
         }
     }
@@ -169,7 +169,8 @@ impl Cca {
                 })
             }
             Self::Svcca { variance, mean } => {
-                let [k, l] = [a, b].map(|side| holding(&side.s, variance));
+                let [k, l] =
+                    [a, b].map(|side| Part::holding(variance).count(&side.s, side.squared));
                 let rho = correlations(white(a, b, cross.submatrix(0, 0, k, l)).as_ref())?;
                 Ok(mean.of(&rho))
             }

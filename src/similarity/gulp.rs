@@ -21,7 +21,7 @@ pub(super) fn distance(a: &Basis, b: &Basis, mut white: Mat<f64>, lambda: f64) -
 
 /// What a ridge regression leaves of each direction, when rows have a mean squared length of 1.
 fn shrunk(side: &Basis, lambda: f64) -> Vec<f64> {
-    let total = side.squared();
+    let total = side.squared;
     let share = side.s.iter().map(|s| s * s / total);
     share.map(|l| l / (l + lambda)).collect()
 }

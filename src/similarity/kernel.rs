@@ -4,7 +4,7 @@ use std::fmt;
 
 use burn::tensor::Tensor;
 
-use super::axes::Axes;
+use super::axes::{Axes, Part};
 use super::cka::{Estimator, Features, Moments};
 use super::hsic::hsic_scale;
 use super::metric::{Change, Facts, Family, Grid, Options};
@@ -76,7 +76,8 @@ pub enum Kernel {
     /// Source: May, Zhang, Dao & Ré 2019, "On the Downstream Performance of Compressed Word Embeddings".
     EigenspaceOverlap,
     /// Mean squared cosine of the principal angles between the spaces that the leading principal components
-    /// of the rows span, as scores over the rows: `subspace_overlap[top=10]`.
+    /// of the rows span, as scores over the rows: `subspace_overlap[top=10]`. Beyond 4,096 columns and
+    /// rows the components are found by products with random vectors, as for [`svcca`](super::svcca()).
     SubspaceOverlap {
         /// How many components of each side. A side that has fewer is an error.
         top: usize,
@@ -299,8 +300,9 @@ impl Family for Kernel {
             RowsAs::Batches { batch, drop_last } => Ok(Kept::Batches(
                 minibatch::prepare(x, batch, drop_last).await?,
             )),
-            RowsAs::Axes { centre, top } => {
-                let axes = Axes::prepare(x, centre).await?;
+            RowsAs::Axes => Ok(Kept::Axes(Box::new(Axes::prepare(x, false).await?))),
+            RowsAs::Leading { top } => {
+                let axes = Axes::leading(x, Part::Top(top)).await?;
                 subspace::check(&axes.basis, top)?;
                 Ok(Kept::Axes(Box::new(axes)))
             }
@@ -338,7 +340,8 @@ enum RowsAs {
     Features,
     Pairs(Form),
     Batches { batch: usize, drop_last: bool },
-    Axes { centre: bool, top: usize },
+    Axes,
+    Leading { top: usize },
 }
 
 impl Kernel {
@@ -360,13 +363,8 @@ impl Kernel {
             } => RowsAs::Pairs(Form::Rbf { sigma, unit: false }),
             Self::DistanceCorrelation(_) => RowsAs::Pairs(Form::Euclidean),
             Self::MinibatchCka { batch, drop_last } => RowsAs::Batches { batch, drop_last },
-            Self::EigenspaceOverlap => RowsAs::Axes {
-                centre: false,
-                top: 1,
-            },
-            Self::SubspaceOverlap { top } | Self::Grassmann { top } => {
-                RowsAs::Axes { centre: true, top }
-            }
+            Self::EigenspaceOverlap => RowsAs::Axes,
+            Self::SubspaceOverlap { top } | Self::Grassmann { top } => RowsAs::Leading { top },
         }
     }
 

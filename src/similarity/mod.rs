@@ -74,6 +74,7 @@ mod regression;
 mod relative;
 mod rosetta;
 mod rsa;
+mod sampled;
 mod shape;
 mod sinkhorn;
 mod spectral;

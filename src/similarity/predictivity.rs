@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use faer::{Mat, MatRef};
 
 use super::Error;
-use super::axes::{Axes, Basis, centred};
+use super::axes::{Axes, Basis, Part, centred};
 use super::cca::{Side, is_ridge};
 use super::metric::{Change, Facts, Family, Options};
 use super::regression::{Folds, Mapping, Penalty};
@@ -159,7 +159,7 @@ impl Family for Predictivity {
             Self::LinearR2 { .. } => Kept::Axes(Box::new(Axes::prepare(x, true).await?)),
             Self::RidgeR2 { .. } => {
                 let turned = centred(x, true).await?;
-                Kept::Axes(Box::new(Axes::through(turned, 1.0)?))
+                Kept::Axes(Box::new(Axes::through(turned, Part::All)?))
             }
             Self::CrossValidated { by, folds, .. } => {
                 let units_matter = matches!(by, Mapping::Ridge(Penalty::Fixed(_)));
@@ -239,7 +239,7 @@ fn fitted_r2(from: &Basis, to: &Basis, cross: MatRef<'_, f64>, lambda: f64) -> f
         let share = s * s / (s * s + lambda);
         share * (2.0 - share) * cross.row(i).squared_norm_l2() / (s * s)
     };
-    from.s.iter().enumerate().map(explained).sum::<f64>() / to.squared()
+    from.s.iter().enumerate().map(explained).sum::<f64>() / to.squared
 }
 
 impl fmt::Display for Predictivity {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use faer::{Mat, MatRef};
 
 use super::Error;
-use super::axes::Axes;
+use super::axes::{Axes, Part};
 use super::pls;
 
 /// How one representation is mapped to the other.
@@ -107,7 +107,7 @@ impl Folds {
         if self.trained.get().is_none() {
             let of = |fold| {
                 let Split { train, test } = self.split(fold);
-                let train = Axes::through(train, 1.0)?;
+                let train = Axes::through(train, Part::All)?;
                 let test = test.transpose() * &train.basis.v;
                 Ok(Trained { train, test })
             };
@@ -164,7 +164,7 @@ impl Trained {
     /// The penalty of the smallest error with one row left out.
     fn best(&self, products: &Mat<f64>, target: MatRef<'_, f64>) -> f64 {
         let basis = &self.train.basis;
-        let mean = basis.squared() / basis.s.len() as f64;
+        let mean = basis.squared / basis.s.len() as f64;
         let z = self.train.z();
         let grid = DECADES.map(|decade| mean * 10f64.powi(decade));
         let tried = grid.map(|lambda| {

@@ -177,7 +177,8 @@ impl Side {
         s.truncate(rank(&s)?);
         let (d, last) = (self.d(), self.d() - 1);
         let v = Mat::from_fn(d, s.len(), |i, j| eigen.U()[(i, last - j)]);
-        Ok(Basis { d, s, v })
+        let squared = s.iter().map(|s| s * s).sum();
+        Ok(Basis { d, s, squared, v })
     }
 }
 
