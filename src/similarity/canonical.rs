@@ -129,7 +129,7 @@ pub async fn cca_async(x: &Tensor<2>, y: &Tensor<2>, summary: Summary) -> Result
 /// # Cost
 /// As [`cca_correlations`]; what is multiplied and kept after the decompositions are the directions that
 /// hold the variance. Beyond 4,096 columns and rows these are found by products with random vectors, some
-/// `8 n d` multiply-adds a direction, unless half of all are needed (Halko, Martinsson & Tropp 2011; a
+/// `10 n d` multiply-adds a direction, unless half of all are needed (Halko, Martinsson & Tropp 2011; a
 /// seed of its own, so the same every time).
 ///
 /// # Source
