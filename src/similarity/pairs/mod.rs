@@ -1,8 +1,10 @@
 //! A function of all pairs of rows: products, distances, kernels. Small tables are kept, large ones are
-//! worked out again tile by tile whenever two of them meet, so that nothing `n × n` is ever held.
+//! worked out again tile by tile whenever two of them meet, so that nothing `n × n` is ever held; sums that
+//! do not need the pairs are taken without them.
 
 mod fold;
 mod form;
+mod linear;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -132,6 +134,12 @@ impl Pairs {
     /// Sum of the products of the two sides' values over all unordered pairs.
     pub(in crate::similarity) async fn product(&self, other: &Self) -> Result<f64, Error> {
         match (&self.held, &other.held) {
+            (Held::Narrow(a), Held::Narrow(b)) if a.is_linear() && b.is_linear() => {
+                Ok(a.linear_product(b))
+            }
+            (Held::Wide(a), Held::Wide(b)) if a.is_linear() && b.is_linear() => {
+                Ok(a.linear_product(b))
+            }
             (Held::Narrow(a), Held::Narrow(b)) if a.is_there() && b.is_there() => {
                 Ok(a.product_there(b).await?)
             }

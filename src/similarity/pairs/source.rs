@@ -39,7 +39,7 @@ pub(in crate::similarity) struct Source<T> {
     pub(super) form: Form,
     pub(super) z: Tensor<2>,
     /// The rows of `z` on the host, from which short distances are taken; empty for products.
-    rows: Vec<T>,
+    pub(super) rows: Vec<T>,
     /// Squared length of each row. For the angles 1, even where a row is 0: then it lies at a right angle
     /// to all others.
     pub(super) squares: Vec<T>,
@@ -50,6 +50,11 @@ pub(in crate::similarity) struct Source<T> {
 impl<T: Lane> Source<T> {
     pub(in crate::similarity) fn n(&self) -> usize {
         self.lengths.len()
+    }
+
+    /// Number of columns.
+    pub(super) fn d(&self) -> usize {
+        self.z.dims()[1]
     }
 
     pub(super) fn new(rows: &Rows<T>, mean: &[T], form: Form, like: &Tensor<2>) -> Self {
@@ -167,6 +172,9 @@ impl<T: Lane> Source<T> {
     }
 
     pub(super) async fn sums(&self) -> Result<Sums, Error> {
+        if self.is_linear() {
+            return Ok(self.linear_sums());
+        }
         if self.is_there() {
             return Ok(self.sums_there().await?);
         }

@@ -151,9 +151,15 @@ fn short_distances_keep_their_digits() {
     }
 }
 
+/// Few columns, where some forms need no pairs, and many.
 #[test]
 fn sums_products_and_hsic_are_their_definitions() {
-    let (n, left, right) = (600, rows(600, 4), rows(600, 6));
+    sums_are_their_definitions(600, [4, 6]);
+    sums_are_their_definitions(100, [30, 40]);
+}
+
+fn sums_are_their_definitions(n: usize, [d, e]: [usize; 2]) {
+    let (left, right) = (rows(n, d), rows(n, e));
     let (x, y) = (tensor(&left, DType::F64), tensor(&right, DType::F64));
     let narrow = tensor(&right, DType::F32);
     for form in FORMS {
@@ -235,7 +241,8 @@ fn blocks_cover_the_triangle_once() {
 #[ignore = "needs a wgpu adapter"]
 fn sums_taken_on_a_gpu_are_those_of_the_host() {
     let gpu = burn::tensor::Device::wgpu(burn::tensor::DeviceKind::Cpu);
-    let (left, right) = (rows(700, 4), rows(700, 6));
+    // So many columns that every form goes through its pairs.
+    let (left, right) = (rows(700, 180), rows(700, 190));
     let here = [&left, &right].map(|rows| tensor(rows, DType::F32));
     let there = here.each_ref().map(|x| x.clone().to_device(&gpu));
     for form in FORMS {
