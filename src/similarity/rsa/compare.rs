@@ -90,7 +90,13 @@ impl Side {
     /// `values` are the dissimilarities of `pairs` in the order of the upper triangle.
     pub(super) fn new(values: Values, pairs: Chosen<'_>, by: Comparator) -> Result<Self, Error> {
         match by {
-            _ if by.is_of_ranks() => Ranks::new(values, by).map(Self::Ranks),
+            _ if by.is_of_ranks() => {
+                let doubled = match values {
+                    Values::F32(values) => f32::ranks(values),
+                    Values::F64(values) => f64::ranks(values),
+                };
+                Self::ranked(doubled, by)
+            }
             Comparator::WhitenedCosine | Comparator::WhitenedPearson => match pairs.kept {
                 None => Whitened::new(values, pairs.n, by).map(Self::Whitened),
                 Some(_) => Self::solved(&values.wide(), &Whitening::equal(pairs), by),
@@ -101,6 +107,11 @@ impl Side {
             }
             _ => Plain::new(values, by).map(Self::Plain),
         }
+    }
+
+    /// For comparators of ranks: the doubled ranks of all pairs.
+    pub(super) fn ranked(doubled: Vec<u32>, by: Comparator) -> Result<Self, Error> {
+        Ranks::new(doubled, by).map(Self::Ranks)
     }
 
     /// Whitened by a covariance that has no short cut.
@@ -201,11 +212,7 @@ pub(super) struct Ranks {
 }
 
 impl Ranks {
-    fn new(values: Values, by: Comparator) -> Result<Self, Error> {
-        let doubled = match values {
-            Values::F32(values) => f32::ranks(values),
-            Values::F64(values) => f64::ranks(values),
-        };
+    fn new(doubled: Vec<u32>, by: Comparator) -> Result<Self, Error> {
         let own = covariance(&doubled, &doubled);
         let ties = match by {
             Comparator::KendallTauA | Comparator::KendallTauB => Ties::of(&doubled),

@@ -158,6 +158,9 @@ impl Rsa {
             Self::Rsa { .. } => (),
         }
         match self.by() {
+            Some(by) if by.is_of_ranks() => {
+                Side::ranked(T::ranks_beside(values, x).await?, by).map(Kept::Side)
+            }
             Some(by) => Side::new(T::store(values), Chosen { n, kept: None }, by).map(Kept::Side),
             None => Ok(Kept::Matrix(T::store(values), n)),
         }
@@ -355,7 +358,9 @@ impl fmt::Display for Rsa {
 /// two eigendecompositions `n × n` in f64. Memory per side: a copy on the device, one 16 MiB tile, 4 bytes a
 /// pair (f64 without ranks: 8); while ranking up to 16 bytes a pair (f64: 24), so 200 MB at n = 5,000. By
 /// Pearson or cosine, whitened or not, with more than 16,384 rows nothing is kept of the pairs (but for
-/// Poisson rates): each preparation and each comparison makes the tiles of its sides anew.
+/// Poisson rates): each preparation and each comparison makes the tiles of its sides anew, or, of squared
+/// Euclidean, cosine and correlation dissimilarities with `n ≥ 4 d`, takes its sums from products of
+/// columns in f64, `n d²` multiply-adds and `8 dx dy` bytes.
 ///
 /// # Source
 /// Kriegeskorte, Mur & Bandettini 2008, "Representational similarity analysis"; the dissimilarities and
