@@ -126,13 +126,13 @@ impl Axes {
         };
         if parts.is_none() && !small {
             parts = match n >= d {
-                true => through_columns(turned.as_ref(), part)?,
-                false => through_rows(turned.as_ref(), part)?,
+                true => through_columns(turned.as_ref(), squared, part)?,
+                false => through_rows(turned.as_ref(), squared, part)?,
             };
         }
         let Parts { z, s, v } = match parts {
             Some(parts) => parts,
-            None => through_svd(turned.transpose(), part)?,
+            None => through_svd(turned.transpose(), squared, part)?,
         };
         let held = z.map_or(Held::Turned(turned), Held::Scores);
         let basis = Basis { d, s, squared, v };
@@ -279,11 +279,11 @@ struct Parts {
     v: Mat<f64>,
 }
 
-fn through_svd(x: MatRef<'_, f64>, part: Part) -> Result<Parts, Error> {
+fn through_svd(x: MatRef<'_, f64>, total: f64, part: Part) -> Result<Parts, Error> {
     let found = x.thin_svd().map_err(|_| no_convergence())?;
     let mut s: Vec<f64> = found.S().column_vector().iter().copied().collect();
     s.truncate(rank(&s)?);
-    let r = part.count(&s, squares(&s));
+    let r = part.count(&s, total);
     let z = Mat::from_fn(x.nrows(), r, |i, j| found.U()[(i, j)] * s[j]);
     let v = found.V().subcols(0, r).to_owned();
     let z = Some(z);
@@ -308,21 +308,21 @@ pub(super) fn gram(a: MatRef<'_, f64>) -> Mat<f64> {
     product
 }
 
-fn squares(s: &[f64]) -> f64 {
-    s.iter().map(|s| s * s).sum()
-}
-
 /// Singular values of `a`, falling, with the eigenvectors of `a aᵀ` of `part`; none if some of those
 /// belong to values too small to be trusted after squaring.
 #[allow(clippy::type_complexity, reason = "a list and a matrix")]
-fn squared_spectrum(a: MatRef<'_, f64>, part: Part) -> Result<Option<(Vec<f64>, Mat<f64>)>, Error> {
+fn squared_spectrum(
+    a: MatRef<'_, f64>,
+    total: f64,
+    part: Part,
+) -> Result<Option<(Vec<f64>, Mat<f64>)>, Error> {
     let eigen = gram(a)
         .self_adjoint_eigen(Side::Lower)
         .map_err(|_| no_convergence())?;
     let values: Vec<f64> = eigen.S().column_vector().iter().copied().collect();
     let mut s: Vec<f64> = values.iter().rev().map(|l| l.max(0.0).sqrt()).collect();
     s.truncate(rank(&s)?);
-    let r = part.count(&s, squares(&s));
+    let r = part.count(&s, total);
     if s[r - 1] <= SQUARED * s[0] {
         return Ok(None);
     }
@@ -345,8 +345,12 @@ fn through_samples(
     Ok(Some(Parts { z, s, v }))
 }
 
-fn through_columns(turned: MatRef<'_, f64>, part: Part) -> Result<Option<Parts>, Error> {
-    let Some((s, v)) = squared_spectrum(turned, part)? else {
+fn through_columns(
+    turned: MatRef<'_, f64>,
+    total: f64,
+    part: Part,
+) -> Result<Option<Parts>, Error> {
+    let Some((s, v)) = squared_spectrum(turned, total, part)? else {
         return Ok(None);
     };
     let few = 2 * v.ncols() <= turned.nrows();
@@ -354,8 +358,8 @@ fn through_columns(turned: MatRef<'_, f64>, part: Part) -> Result<Option<Parts>,
     Ok(Some(Parts { z, s, v }))
 }
 
-fn through_rows(turned: MatRef<'_, f64>, part: Part) -> Result<Option<Parts>, Error> {
-    let Some((s, u)) = squared_spectrum(turned.transpose(), part)? else {
+fn through_rows(turned: MatRef<'_, f64>, total: f64, part: Part) -> Result<Option<Parts>, Error> {
+    let Some((s, u)) = squared_spectrum(turned.transpose(), total, part)? else {
         return Ok(None);
     };
     let mut v = turned * &u;
@@ -390,7 +394,7 @@ mod tests {
         let flat = wave(300, 5) * wave(5, 200);
         for x in [wave(300, 150), wave(140, 333), wave(40, 30), flat] {
             let axes = Axes::of(x.clone()).unwrap();
-            let plain = through_svd(x.as_ref(), Part::All).unwrap().s;
+            let plain = through_svd(x.as_ref(), 0.0, Part::All).unwrap().s;
             let scale = axes.basis.s[0];
             assert!(largest(&*axes.z() * axes.basis.v.transpose() - &x) < 1e-12 * scale);
             let products = axes.cross(&axes);
@@ -431,11 +435,12 @@ mod tests {
     fn small_directions_are_not_squared() {
         let even = wave(400, 130);
         let x = Mat::from_fn(400, 130, |i, j| even[(i, j)] * 10f64.powi(-(j as i32 / 26)));
-        let squared = |x: &Mat<f64>, part| through_columns(x.transpose(), part).unwrap();
+        let squared =
+            |x: &Mat<f64>, part| through_columns(x.transpose(), x.squared_norm_l2(), part).unwrap();
         assert!(squared(&x, Part::All).is_none());
         assert!(squared(&even, Part::All).is_some());
         let found = squared(&x, Part::Holding(0.99)).unwrap();
-        let plain = through_svd(x.as_ref(), Part::Holding(0.99)).unwrap();
+        let plain = through_svd(x.as_ref(), x.squared_norm_l2(), Part::Holding(0.99)).unwrap();
         assert_eq!(found.v.ncols(), plain.v.ncols());
         assert!(found.v.ncols() < 60);
     }

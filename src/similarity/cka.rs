@@ -14,6 +14,8 @@
 //! Products run on the device, those of the CPU in blocks of this crate's own; their squares are summed in
 //! f64 on the host. A table of many layers goes through the Gram matrices where that is less work.
 
+use std::borrow::Cow;
+
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 use super::host::{Real, Rows, Values, beside, sum, sum_range, working};
@@ -94,7 +96,7 @@ pub(super) struct Features {
     centred: Centred,
     /// Squared length of each centred row: the diagonal of the Gram matrix.
     diagonal: Vec<f64>,
-    /// Strict upper triangle of the Gram matrix, kept when `n < d` and for large tables.
+    /// Strict upper triangle of the Gram matrix, kept when `n < d` and for large grids.
     gram: Option<Values>,
     /// `⟨K, K⟩`.
     own: f64,
@@ -145,10 +147,8 @@ impl Features {
             // Squares that lie near 1 are those of finite values that need no scale: a pass is saved.
             let rows = Rows::<T>::unchecked(x).await?;
             let (rows, diagonal) = Strips::centred(&rows, &rows.column_means());
-            if diagonal
-                .iter()
-                .all(|s| *s == 0.0 || (1e-20..=1e20).contains(s))
-            {
+            let near = |s: &f64| (1e-20..=1e20).contains(s);
+            if diagonal.iter().any(near) && diagonal.iter().all(|s| *s == 0.0 || near(s)) {
                 return Self::new::<T>(T::hold(rows), diagonal, 1.0, through_gram).await;
             }
         }
@@ -308,16 +308,6 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    /// Those of one side (0 or 1) and itself.
-    pub(super) fn own(&self, side: usize) -> Self {
-        Self {
-            n: self.n,
-            products: [self.products[side + 1]; 3],
-            diagonals: [self.diagonals[side + 1]; 3],
-            traces: [self.traces[side]; 2],
-        }
-    }
-
     /// HSIC, up to the scale that cancels in CKA.
     pub(super) fn hsic(&self, estimator: Estimator) -> [f64; 3] {
         if estimator == Estimator::Biased {
@@ -373,14 +363,16 @@ fn is_here(x: &Tensor<2>) -> bool {
     Device::from_burn(x.device()).is_cpu()
 }
 
-/// Whether a table is less work through the Gram matrices, `n² d / 2` each and a pass over half of one for
-/// each comparison, than through products of features, `n d²` for each comparison.
+/// Whether a grid is less work through the Gram matrices, `n² d / 2` each and a pass over half of one for
+/// each comparison, than through products of features, `n d²` for each comparison. Half of one is at most
+/// four times the size of the narrowest side.
 fn prefers_gram(n: usize, grid: Grid) -> bool {
     /// Multiply-adds of a product in the time of one in a pass over memory, as measured.
     const PASS: f64 = 50.0;
     let [rows, d] = [n, grid.narrowest].map(|v| v as f64);
     let gram = rows * (d + PASS * grid.comparisons);
-    n <= PACKED && gram < d * d * (1.0 + 2.0 * grid.comparisons)
+    let fits = n <= PACKED.min(8 * grid.narrowest);
+    fits && gram < d * d * (1.0 + 2.0 * grid.comparisons)
 }
 
 impl Centred {
@@ -411,7 +403,10 @@ impl Centred {
                 DType::F64 => Ok(square_of_pair::<f64>(x, y).await?),
                 _ => Ok(square_of_pair::<f32>(x, y).await?),
             },
-            _ => Ok(self.wide().await?.square_of_pair(&other.wide().await?)),
+            _ => {
+                let (x, y) = (self.wide().await?, other.wide().await?);
+                Ok(x.square_of_pair(&y))
+            }
         }
     }
 
@@ -429,13 +424,13 @@ impl Centred {
     }
 
     /// The rows in f64 on the host.
-    async fn wide(&self) -> Result<Strips<f64>, Error> {
+    async fn wide(&self) -> Result<Cow<'_, Strips<f64>>, Error> {
         Ok(match self {
-            Self::Narrow(x) => x.widened(),
-            Self::Wide(x) => x.clone(),
+            Self::Narrow(x) => Cow::Owned(x.widened()),
+            Self::Wide(x) => Cow::Borrowed(x),
             Self::There(x) => {
                 let rows = Rows::unchecked(x).await?;
-                Strips::centred(&rows, &vec![0.0; rows.d]).0
+                Cow::Owned(Strips::centred(&rows, &vec![0.0; rows.d]).0)
             }
         })
     }
@@ -519,5 +514,6 @@ mod tests {
         assert!(!prefers_gram(5_000, grid(1.0, 1_024)));
         assert!(!prefers_gram(5_000, grid(6.5, 64)));
         assert!(!prefers_gram(20_000, grid(100.0, 4_096)));
+        assert!(!prefers_gram(9_000, grid(100.0, 1_024)));
     }
 }

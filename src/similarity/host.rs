@@ -177,7 +177,8 @@ impl<T: Real> Rows<T> {
             let mut sum = vec![0.0; self.d];
             wide(|| {
                 // Four rows at a time, so that the sums are read and written once for all of them.
-                let rows = self.values[r.start * self.d..r.end * self.d].chunks(4 * self.d);
+                let rows =
+                    self.values[r.start * self.d..r.end * self.d].chunks((4 * self.d).max(1));
                 for four in rows {
                     let mut rows = four.chunks(self.d);
                     if let (Some(a), Some(b), Some(c), Some(d)) =

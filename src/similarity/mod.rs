@@ -18,14 +18,16 @@
 //!
 //! [`Metric`] names them all in text, with their options; [`Facts`] say what a value means and what
 //! it is blind to. [`matrix`] compares many layers, [`Prepared`] keeps what one representation needs so
-//! that `K` layers cost `K` preparations and not `K²`; [`Streamed`] takes rows batch by batch, however
-//! many. [`null`] holds a value against chance, [`bootstrap`] gives it an interval.
+//! that `K` layers cost `K` preparations and not `K²`; [`Streamed`], or [`StreamedMatrix`] for many, takes
+//! rows batch by batch, however many. [`null`] holds a value against chance, [`bootstrap`] gives it an
+//! interval.
 //!
 //! # Numbers
 //! Products run on the tensor's device in its precision: f64 tensors in f64, all others in f32. Rows
 //! are read back once per representation to check them and to take means and lengths in f64; sums
 //! over products, pairs and ranks are f64 on the host, in fixed chunks, so that the result does not
-//! depend on the number of threads. What is bound by decompositions ([`Cca`], [`Shape`], …) is all f64
+//! depend on the number of threads (but for the last bits of linear CKA, whose blocks are larger up to four).
+//! What is bound by decompositions ([`Cca`], [`Shape`], …) is all f64
 //! on the host. Features are centred before any product. Where squares of the values could overflow or
 //! vanish (the largest outside 1e-10 to 1e10), rows are scaled by a power of two, which is undone for the
 //! metrics that see it; predictions take their logits as they are.
@@ -146,7 +148,7 @@ pub use statistics::{
     concentricity, concentricity_async, magnitude, magnitude_async, uniformity, uniformity_async,
 };
 pub use stochastic::{Fit, Gaussians, Group, Weights, stochastic_shape_distance};
-pub use stream::Streamed;
+pub use stream::{Streamed, StreamedMatrix};
 pub use topology::{
     Bar, Curvature, EdgeLength, KnnGraph, Persistence, Topology, imd, imd_async, mst_divergence,
     mst_divergence_async, persistence, persistence_async, ricci, ricci_async, rtd, rtd_async,

@@ -9,7 +9,8 @@ use crate::device::block_on;
 /// One representation made ready for one metric, so that comparing it with many others pays for its
 /// centring, self-similarity, ranks or neighbour lists once.
 ///
-/// Holds, for `[n, d]`: linear CKA a centred copy (and half an `n × n` matrix if `n < d`); other kernels
+/// Holds, for `[n, d]`: linear CKA a centred copy (and half an `n × n` matrix if `n < d`, or in a [`matrix`]
+/// of many layers on the CPU, where up to 16,384 and `8 d` rows that is less work); other kernels
 /// and RSA by values 4 bytes (f64: 8) for each of the `n (n - 1) / 2` pairs up to 16,384 rows, a copy of
 /// the rows beyond; RSA by ranks 4 bytes a pair; canonical correlations, Procrustes and shapes at most
 /// `16 (n + d)` bytes a direction; neighbours `4 n k` bytes; units a centred copy; the rest, what their
@@ -212,7 +213,7 @@ pub fn matrix(
 }
 
 /// Which of `count` representations of a side.
-fn place(side: &str, i: usize, count: usize) -> String {
+pub(super) fn place(side: &str, i: usize, count: usize) -> String {
     match count {
         1 => side.to_owned(),
         _ => format!("{side} {i}"),

@@ -189,14 +189,15 @@ fn middle(values: &mut [f64]) -> f64 {
 /// `2 - 2 ‖cross‖_* / √(‖X‖² ‖Y‖²)`, in 0 to 2.
 pub(super) fn gap(cross: MatRef<'_, f64>, squared: [f64; 2]) -> Result<f64, Error> {
     let scale = squared[0].sqrt() * squared[1].sqrt();
-    let gap = |norm: f64| 2.0 - 2.0 * (norm / scale).min(1.0);
-    if cross.nrows().min(cross.ncols()) > SMALL {
-        let (norm, error) = nuclear_norm(cross)?;
-        if 2.0 * error / scale <= LOST * gap(norm) {
+    let cosines = Mat::from_fn(cross.nrows(), cross.ncols(), |i, j| cross[(i, j)] / scale);
+    let gap = |norm: f64| 2.0 - 2.0 * norm.min(1.0);
+    if cosines.nrows().min(cosines.ncols()) > SMALL {
+        let (norm, error) = nuclear_norm(cosines.as_ref())?;
+        if 2.0 * error <= LOST * gap(norm) {
             return Ok(gap(norm));
         }
     }
-    let s = cross.singular_values().map_err(|_| no_convergence())?;
+    let s = cosines.singular_values().map_err(|_| no_convergence())?;
     Ok(gap(s.iter().sum()))
 }
 

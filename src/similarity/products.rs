@@ -236,8 +236,8 @@ mod tests {
             let product = |i: usize, j: usize| (0..dx).map(|c| at(&a, i, c) * at(&a, j, c)).sum();
             let close = |found: f64, expected: f64| (found - expected).abs() < 1e-12 * dx as f64;
             let mut upper = x.upper_triangle().into_iter();
-            for i in 0..n {
-                assert!(close(lengths[i], product(i, i)));
+            for (i, &length) in lengths.iter().enumerate() {
+                assert!(close(length, product(i, i)));
                 for j in i + 1..n {
                     assert!(
                         close(upper.next().unwrap(), product(i, j)),

@@ -26,7 +26,7 @@ impl Ranked for f32 {
     }
 
     async fn ranks_beside(values: Vec<Self>, like: &Tensor<2>) -> Result<Vec<u32>, device::Error> {
-        let on = like.device();
+        let on = like.device().inner();
         let count = values.len();
         if count > MOST || Device::from_burn(on.clone()).is_cpu() {
             return Ok(Self::ranks(values));

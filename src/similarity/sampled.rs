@@ -27,7 +27,7 @@ pub(super) struct Leading {
 /// Rounds of `block` random sign vectors are multiplied `POWERS` times with `XᵀX`, made orthogonal to
 /// what is there and added to it, until `part` is held and one round more; then all are multiplied as
 /// often. Singular values that fall as `1 / j` come out right to 1e-6. Cost: `(4 POWERS + 2) n d`
-/// multiply-adds a direction; memory, `8 (n + d)` bytes a direction.
+/// multiply-adds a direction; memory, `8 (n + 4 d)` bytes a direction.
 ///
 /// Source: Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithm 4.4, in rounds
 /// as in Martinsson & Voronin 2016.
@@ -38,6 +38,9 @@ pub(super) fn leading(
     block: usize,
 ) -> Result<Option<Leading>, Error> {
     let (d, n) = (turned.nrows(), turned.ncols());
+    if total == 0.0 {
+        return Ok(None);
+    }
     let times = |v: Mat<f64>| turned * (turned.transpose() * v);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut basis = Mat::<f64>::zeros(d, 0);

@@ -350,3 +350,25 @@ fn a_matrix_of_a_metric_that_is_not_symmetric() {
     }
     assert!(golden("main/pwcca[weights_from=x]") > golden("main/pwcca[weights_from=y]"));
 }
+
+/// Equal singular values: the share of the variance falls on the edge between two directions, and must
+/// fall on the same side wherever it is asked.
+#[test]
+fn a_share_on_the_edge_of_a_direction() {
+    for seed in 0..20 {
+        let n = 60;
+        let phase = 0.1 * f64::from(seed);
+        let wave = |i: usize, j: usize| {
+            let turns = (j / 2 + 1) as f64 * i as f64 / n as f64;
+            let quarter = if j.is_multiple_of(2) { 0.0 } else { 0.25 };
+            (std::f64::consts::TAU * (turns + quarter) + phase).cos()
+        };
+        for d in [4, 20] {
+            let x = Matrix::from_fn(n, d, wave).f64();
+            for share in ["0.5", "0.75", "0.9", "0.95"] {
+                let name = format!("svcca[variance={share}]");
+                close(compare(&name, &x, &x), 1.0, 1e-9);
+            }
+        }
+    }
+}

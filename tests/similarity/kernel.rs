@@ -522,3 +522,15 @@ fn the_golden_of_the_whole_is_near_that_of_batches() {
         0.02,
     );
 }
+
+/// Values whose squares vanish or overflow, and a side that is one of them only in part.
+#[test]
+fn values_far_from_one_have_the_alignment_of_those_near_it() {
+    let (x, y) = (Matrix::random(40, 6, 1), Matrix::random(40, 5, 2));
+    let expected = compare("linear_cka[unbiased]", &x.f64(), &y.f64());
+    for scale in [1e-200, 1e200, 1e-9, 1e12] {
+        let far = Matrix::from_fn(40, 6, |i, j| x.at(i, j) * scale);
+        let found = compare("linear_cka[unbiased]", &far.f64(), &y.f64());
+        close(found, expected, 1e-12);
+    }
+}

@@ -1,6 +1,6 @@
 //! Streams against the same rows in memory.
 
-use inscape::similarity::{Error, Metric, Streamed, matrix};
+use inscape::similarity::{Error, Metric, Streamed, StreamedMatrix, matrix};
 
 use crate::common::{Matrix, close, compare, input, metric};
 
@@ -166,7 +166,7 @@ fn what_a_stream_cannot_say() {
 }
 
 #[test]
-#[should_panic(expected = "batches [5, 3] and [5, 4] for widths (4, 4)")]
+#[should_panic(expected = "batches [[5, 3], [5, 4]] for widths [4, 4]")]
 fn other_widths_are_a_mistake() {
     let _ = Streamed::new(4, 4).push(
         &Matrix::random(5, 3, 1).f32(),
@@ -196,4 +196,41 @@ fn sides_may_be_exchanged() {
         table[0][0],
         1e-11,
     );
+}
+
+/// Many sides at once, each against each or two sets, have the values of every pair alone.
+#[test]
+fn many_sides_are_their_pairs() {
+    let (x, y) = related(150);
+    let z = Matrix::from_fn(150, 7, |i, j| x.at(i, j).powi(2) - y.at(i, j));
+    let sides = [&x, &y, &z];
+    let widths = sides.map(|m| m.d);
+    let stream = |mut matrix: StreamedMatrix, sides: &[&Matrix]| {
+        for (start, end) in [(0, 60), (60, 150)] {
+            let batch: Vec<_> = sides.iter().map(|m| rows(m, start, end).f64()).collect();
+            matrix.push(&batch).unwrap();
+        }
+        matrix
+    };
+    let own = stream(StreamedMatrix::new(&widths, &[]), &sides);
+    let apart = stream(StreamedMatrix::new(&widths[..1], &widths[1..]), &sides);
+    for name in ALL {
+        let (own, apart) = (own.values(metric(name)), apart.values(metric(name)));
+        let (own, apart) = (own.unwrap(), apart.unwrap());
+        assert_eq!([own.len(), own[0].len()], [3, 3]);
+        assert_eq!([apart.len(), apart[0].len()], [1, 2]);
+        for (i, row) in own.iter().enumerate() {
+            for (j, &value) in row.iter().enumerate() {
+                let pair = streamed(sides[i], sides[j], &[60, 150], false);
+                close(value, pair.value(metric(name)).unwrap(), 1e-9);
+                if i == 0 && j > 0 {
+                    close(apart[0][j - 1], value, 1e-12);
+                }
+            }
+        }
+    }
+    let flat = Matrix::from_fn(150, 3, |_, j| j as f64);
+    let flat = stream(StreamedMatrix::new(&[12, 3], &[]), &[&x, &flat]);
+    let said = flat.values(metric("cca[mean]")).unwrap_err().to_string();
+    assert!(said.contains("left 1"), "{said}");
 }

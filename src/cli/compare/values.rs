@@ -8,7 +8,7 @@ use crate::capture::{beside, paired_rows};
 use crate::cli::{Failure, bar};
 use crate::report::Comparison;
 use crate::similarity::{
-    self, Baseline, Interval, Metric, Null, Streamed, bootstrap, matrix, null,
+    self, Baseline, Interval, Metric, Null, StreamedMatrix, bootstrap, matrix, null,
 };
 
 /// Share of intervals that hold the true value.
@@ -81,31 +81,18 @@ pub(super) fn compare_all_rows(
     let sources: Vec<Source> = left.iter().chain(right).cloned().collect();
     let all = beside(&sources)?;
     let widths: Vec<usize> = sources.iter().map(Source::width).collect();
-    let columns = match right.is_empty() {
-        true => 0..left.len(),
-        false => left.len()..sources.len(),
-    };
-    let pair = |i: usize, j: usize| Streamed::new(widths[i], widths[j]);
-    let row = |i: usize| columns.clone().map(|j| pair(i, j)).collect();
-    let mut sums: Vec<Vec<Streamed>> = (0..left.len()).map(row).collect();
+    let mut sums = StreamedMatrix::new(&widths[..left.len()], &widths[left.len()..]);
     let progress = bar("compare", "rows", all.rows() as u64);
     for start in (0..all.rows()).step_by(BATCH) {
         let range = start..(start + BATCH).min(all.rows());
         let mut values = Vec::new();
         all.read_rows(range.clone(), &mut values)?;
-        let sides = side_by_side(tensor(values, all.width(), device), &widths);
-        for (i, row) in sums.iter_mut().enumerate() {
-            for (sum, j) in row.iter_mut().zip(columns.clone()) {
-                sum.push(&sides[i], &sides[j])?;
-            }
-        }
+        sums.push(&side_by_side(tensor(values, all.width(), device), &widths))?;
         progress.set_position(range.end as u64);
     }
     progress.finish_and_clear();
     collect([left, right], metrics, asked, all.rows(), |metric| {
-        let row = |row: &Vec<Streamed>| row.iter().map(|s| s.value(metric)).collect();
-        let values = sums.iter().map(row).collect::<Result<_, _>>()?;
-        Ok((values, None, None))
+        Ok((sums.values(metric)?, None, None))
     })
 }
 
@@ -178,32 +165,46 @@ fn table(
         true => 0,
         false => draws,
     };
-    let nulls = each_pair("by chance", x, y, draws, |x, y, seen| {
+    let nulls = each_pair("by chance", (x, y, metric), draws, |x, y, seen| {
         null(x, y, metric, baseline, draws, asked.seed, seen)
     })?;
-    let intervals = each_pair("intervals", x, y, asked.bootstrap, |x, y, seen| {
-        bootstrap(x, y, metric, asked.bootstrap, LEVEL, asked.seed, seen)
-    })?;
+    let intervals = each_pair(
+        "intervals",
+        (x, y, metric),
+        asked.bootstrap,
+        |x, y, seen| bootstrap(x, y, metric, asked.bootstrap, LEVEL, asked.seed, seen),
+    )?;
     Ok((values, nulls, intervals))
 }
 
-/// `f` of every pair, under one bar; none if there are no draws.
-fn each_pair<R>(
+/// `f` of every pair, under one bar; none if there are no draws. Of one side with itself by a symmetric
+/// metric every pair comes once.
+fn each_pair<R: Clone>(
     what: &'static str,
-    x: &[Tensor<2>],
-    y: &[Tensor<2>],
+    (x, y, metric): (&[Tensor<2>], &[Tensor<2>], Metric),
     draws: usize,
     f: impl Fn(&Tensor<2>, &Tensor<2>, &mut dyn FnMut(usize, usize)) -> Result<R, similarity::Error>,
 ) -> Result<Option<Vec<Vec<R>>>, similarity::Error> {
     if draws == 0 {
         return Ok(None);
     }
-    let progress = bar(what, "draws", (x.len() * y.len() * draws) as u64);
-    let row = |x: &Tensor<2>| {
-        let cell = |y: &Tensor<2>| f(x, y, &mut |_, _| progress.inc(1));
-        y.iter().map(cell).collect::<Result<Vec<R>, _>>()
+    let mirrored = std::ptr::eq(x, y) && metric.facts().symmetric;
+    let pairs = match mirrored {
+        true => x.len() * (x.len() + 1) / 2,
+        false => x.len() * y.len(),
     };
-    let found = x.iter().map(row).collect::<Result<_, _>>()?;
+    let progress = bar(what, "draws", (pairs * draws) as u64);
+    let mut found: Vec<Vec<R>> = Vec::with_capacity(x.len());
+    for (i, x) in x.iter().enumerate() {
+        let mut row = Vec::with_capacity(y.len());
+        for (j, y) in y.iter().enumerate() {
+            row.push(match mirrored && j < i {
+                true => found[j][i].clone(),
+                false => f(x, y, &mut |_, _| progress.inc(1))?,
+            });
+        }
+        found.push(row);
+    }
     progress.finish_and_clear();
     Ok(Some(found))
 }

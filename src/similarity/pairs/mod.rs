@@ -137,6 +137,11 @@ impl Pairs {
             (Held::Narrow(a), Held::Narrow(b)) if a.is_linear() && b.is_linear() => {
                 Ok(a.linear_product(b))
             }
+            (Held::Narrow(a), Held::Wide(b)) | (Held::Wide(b), Held::Narrow(a))
+                if a.is_linear() && b.is_linear() =>
+            {
+                Ok(a.linear_product(b))
+            }
             (Held::Wide(a), Held::Wide(b)) if a.is_linear() && b.is_linear() => {
                 Ok(a.linear_product(b))
             }

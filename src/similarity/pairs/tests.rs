@@ -263,3 +263,29 @@ fn sums_taken_on_a_gpu_are_those_of_the_host() {
         close(there, here, (a.sums.squares * b.sums.squares).sqrt());
     }
 }
+
+/// Rows that point nearly one way, far from 0: the angles are small beside the lengths.
+#[test]
+fn sums_without_pairs_keep_the_digits_of_small_angles() {
+    let offset = |rows: Vec<Vec<f64>>| -> Vec<Vec<f64>> {
+        let row = |row: Vec<f64>| row.into_iter().map(|v| v + 1e4).collect();
+        rows.into_iter().map(row).collect()
+    };
+    let (left, right) = (offset(rows(300, 4)), offset(rows(300, 6)));
+    for form in [Form::SquaredEuclidean, Form::Cosine] {
+        let (k, l) = (plain(&left, form), plain(&right, form));
+        let product = |k: &[Vec<f64>], l: &[Vec<f64>]| {
+            let row = |i: usize| dot(&k[i][i + 1..], &l[i][i + 1..]);
+            (0..k.len()).map(row).sum::<f64>()
+        };
+        let [_, a] = both::<f64>(&tensor(&left, DType::F64), form);
+        let [_, b] = both::<f64>(&tensor(&right, DType::F64), form);
+        let found = [a.sums.squares, block_on(a.product(&b)).unwrap()];
+        for (found, expected) in found.into_iter().zip([product(&k, &k), product(&k, &l)]) {
+            assert!(
+                (found / expected - 1.0).abs() < 1e-6,
+                "{form:?} {found} {expected}"
+            );
+        }
+    }
+}

@@ -229,7 +229,7 @@ pub(super) struct Distinct {
 impl Distinct {
     pub(super) async fn new<T: Real>(rdm: Rdm, x: &Tensor<2>) -> Result<Self, Error> {
         let (x, rows) = match rdm {
-            Rdm::Poisson => (x.clone(), as_they_are::<T>(x).await?),
+            Rdm::Poisson => (x.clone(), Rows::<T>::unscaled(x).await?),
             _ => Rows::<T>::read(x.clone()).await?,
         };
         let groups = Groups::new(&rows);
@@ -289,28 +289,9 @@ async fn triangle<T: Real>(
     Ok(upper)
 }
 
-/// The rows as given, checked but not scaled.
-pub(super) async fn as_they_are<T: Real>(x: &Tensor<2>) -> Result<Rows<T>, Error> {
-    let (_, rows) = Rows::<T>::read(x.clone()).await?;
-    let values = device::read::<T, 2>(x.clone()).await?;
-    Ok(Rows {
-        values: values.into(),
-        ..rows
-    })
-}
-
 /// By what power of two the rows were scaled when they were read.
 pub(super) async fn scale<T: Real>(x: &Tensor<2>) -> Result<f64, Error> {
-    let (_, scaled) = Rows::<T>::read(x.clone()).await?;
-    let given = device::read::<T, 2>(x.clone()).await?;
-    let larger = |&a: &usize, &b: &usize| {
-        let (a, b) = (scaled.values[a].wide().abs(), scaled.values[b].wide().abs());
-        a.total_cmp(&b)
-    };
-    let at = (0..given.len())
-        .max_by(larger)
-        .filter(|&at| given[at].wide() != 0.0);
-    Ok(at.map_or(1.0, |at| scaled.values[at].wide() / given[at].wide()))
+    Ok(Rows::<T>::scaled(x.clone()).await?.2)
 }
 
 /// Each column's mean, rounded to a power of two that its values span: subtracting it is exact, and values

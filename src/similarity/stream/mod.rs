@@ -1,18 +1,17 @@
 //! Comparing more rows than fit in memory, in one pass and to the last digit.
 
+mod pair;
 mod side;
 
 use burn::tensor::Tensor;
-use faer::{Accum, Mat, Par};
 
 use super::axes::Basis;
-use super::cka::Moments;
-use super::host::sum_range;
 use super::kernel::needs_rows;
-use super::prepared::{check_pair, check_shape};
-use super::{Error, Kernel, Metric, Shape, subspace};
+use super::prepared::{check_pair, check_shape, place};
+use super::{Error, Kernel, Metric, Shape};
 use crate::device::block_on;
-use side::{Batch, Lengths, Side, add_outer, dot, squared};
+use pair::{Pair, Seen};
+use side::{Batch, Side};
 
 /// Two representations seen batch by batch: sums of products that stand in for the rows.
 ///
@@ -52,29 +51,17 @@ use side::{Batch, Lengths, Side, add_outer, dot, squared};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Streamed {
-    n: usize,
-    sides: [Side; 2],
-    /// `Σ u vᵀ`, `[dx, dy]`.
-    cross: Mat<f64>,
-    /// `Σ |u|² |v|²`.
-    squares: f64,
-}
+pub struct Streamed(StreamedMatrix);
 
 impl Streamed {
     /// Nothing seen yet of two sides with `dx` and `dy` columns.
     pub fn new(dx: usize, dy: usize) -> Self {
-        Self {
-            n: 0,
-            sides: [Side::new(dx), Side::new(dy)],
-            cross: Mat::zeros(dx, dy),
-            squares: 0.0,
-        }
+        Self(StreamedMatrix::new(&[dx], &[dy]))
     }
 
     /// Rows seen so far.
     pub fn rows(&self) -> usize {
-        self.n
+        self.0.rows()
     }
 
     /// Adds a batch of rows, `[b, dx]` and `[b, dy]`.
@@ -97,36 +84,7 @@ impl Streamed {
     /// # Panics
     /// As [`Streamed::push`].
     pub async fn push_async(&mut self, x: &Tensor<2>, y: &Tensor<2>) -> Result<(), Error> {
-        let (left, right) = (x.dims(), y.dims());
-        let widths = self.cross.shape();
-        assert!(
-            (left[1], right[1]) == widths,
-            "Streamed::push: batches {left:?} and {right:?} for widths {widths:?}"
-        );
-        if left[0] != right[0] {
-            return Err(Error::RowsDiffer { left, right });
-        }
-        if left[0] == 0 || left[1] * right[1] == 0 {
-            return Ok(());
-        }
-        let mut x = Batch::read(x, self.n, "left").await?;
-        let mut y = Batch::read(y, self.n, "right").await?;
-        let [a, b] = &mut self.sides;
-        a.shift(&mut x);
-        b.shift(&mut y);
-        a.add(&x, &y);
-        b.add(&y, &x);
-        self.squares += dot(&x.lengths, &y.lengths);
-        faer::linalg::matmul::matmul(
-            self.cross.as_mut(),
-            Accum::Add,
-            x.matrix().transpose(),
-            y.matrix(),
-            1.0,
-            Par::rayon(0),
-        );
-        self.n += left[0];
-        Ok(())
+        self.0.push_async(&[x.clone(), y.clone()]).await
     }
 
     /// The metric of all rows seen so far.
@@ -139,115 +97,223 @@ impl Streamed {
     /// `dx dy` for kernels; an eigendecomposition of each side and a singular value decomposition,
     /// `O(dx³ + dy³)`, for the others.
     pub fn value(&self, metric: impl Into<Metric>) -> Result<f64, Error> {
-        let metric = metric.into();
-        self.check(metric)?;
-        let value = match metric {
-            Metric::Kernel(Kernel::SubspaceOverlap { top }) => {
-                let ([a, b], cross) = self.axes(true)?;
-                subspace::overlap(&a, &b, cross.as_ref(), top)?
-            }
-            Metric::Kernel(Kernel::EigenspaceOverlap) => {
-                let ([a, b], cross) = self.axes(false)?;
-                subspace::eigenspace_overlap(&a, &b, cross.as_ref())
-            }
-            Metric::Kernel(kernel) => self.kernel(kernel)?,
-            Metric::Cca(cca) => {
-                let ([a, b], cross) = self.axes(true)?;
-                cca.value(&a, &b, cross.as_ref())?
-            }
-            Metric::Shape(shape) => {
-                let centre = !matches!(shape, Shape::Procrustes { centre: false, .. });
-                let ([a, b], cross) = self.axes(centre)?;
-                shape.value(&a, &b, cross.as_ref())?
-            }
-            _ => return Err(needs_rows()),
+        Ok(self.0.values(metric)?[0][0])
+    }
+}
+
+/// Many representations seen batch by batch: [`Streamed`] of every one against every one, with the sums and
+/// the decomposition of each made once.
+///
+/// # Cost
+/// `Σ d² / 2` multiply-adds a row for the sides and `dx dy` for each pair of two of them, on the host, in
+/// f64. Memory: `8 d²` bytes a side, `8 dx dy` a pair, and one batch of all sides in f64.
+///
+/// ```
+/// use inscape::{Device, similarity::{Metric, StreamedMatrix, matrix}};
+/// use burn::tensor::{Distribution, Tensor};
+///
+/// # fn main() -> Result<(), inscape::similarity::Error> {
+/// let cpu = Device::cpu();
+/// let x = Tensor::<2>::random([90, 5], Distribution::Normal(0.0, 1.0), cpu.tensor());
+/// let layers = [x.clone(), x.clone().powf_scalar(2.0), x.abs()];
+/// let mut streamed = StreamedMatrix::new(&[5, 5, 5], &[]);
+/// for start in [0, 30, 60] {
+///     streamed.push(&layers.each_ref().map(|x| x.clone().narrow(0, start, 30)))?;
+/// }
+/// let metric: Metric = "linear_cka[unbiased]".parse()?;
+/// let expected = matrix(&layers, &layers, metric, |_, _| ())?;
+/// assert!((streamed.values(metric)?[0][2] - expected[0][2]).abs() < 1e-5);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct StreamedMatrix {
+    n: usize,
+    /// Those of the left, then those of the right.
+    sides: Vec<Side>,
+    left: usize,
+    pairs: Vec<Pair>,
+}
+
+impl StreamedMatrix {
+    /// Nothing seen yet of sides with so many columns each; no `right` is the left with itself.
+    pub fn new(left: &[usize], right: &[usize]) -> Self {
+        let widths = [left, right].concat();
+        let pair = |i: usize, j: usize| Pair::new([i, j], [widths[i], widths[j]]);
+        let k = left.len();
+        let pairs = match right.is_empty() {
+            true => (0..k)
+                .flat_map(|i| (i + 1..k).map(move |j| (i, j)))
+                .collect::<Vec<_>>(),
+            false => (0..k)
+                .flat_map(|i| (k..widths.len()).map(move |j| (i, j)))
+                .collect(),
         };
-        match value.is_finite() {
-            true => Ok(value),
-            false => Err(Error::Undefined {
-                why: "its values are too large or too small to be squared",
-            }),
+        Self {
+            n: 0,
+            pairs: pairs.into_iter().map(|(i, j)| pair(i, j)).collect(),
+            sides: widths.iter().map(|&d| Side::new(d)).collect(),
+            left: k,
         }
     }
 
-    fn check(&self, metric: Metric) -> Result<(), Error> {
+    /// Rows seen so far.
+    pub fn rows(&self) -> usize {
+        self.n
+    }
+
+    /// Adds a batch of the rows of every side, `[b, d]` each, those of the left first.
+    ///
+    /// # Errors
+    /// As [`Streamed::push`].
+    ///
+    /// # Panics
+    /// If there are not as many sides, or their columns are not those of [`StreamedMatrix::new`].
+    pub fn push(&mut self, sides: &[Tensor<2>]) -> Result<(), Error> {
+        block_on(self.push_async(sides))
+    }
+
+    /// [`StreamedMatrix::push`] without blocking.
+    ///
+    /// # Errors
+    /// As [`StreamedMatrix::push`].
+    ///
+    /// # Panics
+    /// As [`StreamedMatrix::push`].
+    pub async fn push_async(&mut self, sides: &[Tensor<2>]) -> Result<(), Error> {
+        let shapes: Vec<[usize; 2]> = sides.iter().map(Tensor::dims).collect();
+        let widths: Vec<usize> = self.sides.iter().map(Side::d).collect();
+        assert!(
+            shapes.iter().map(|s| s[1]).eq(widths.iter().copied()),
+            "StreamedMatrix::push: batches {shapes:?} for widths {widths:?}"
+        );
+        let Some(&first) = shapes.first() else {
+            return Ok(());
+        };
+        if let Some(&other) = shapes.iter().find(|s| s[0] != first[0]) {
+            return Err(Error::RowsDiffer {
+                left: first,
+                right: other,
+            });
+        }
+        if first[0] == 0 || widths.contains(&0) {
+            return Ok(());
+        }
+        let mut batches = Vec::with_capacity(sides.len());
+        for (k, x) in sides.iter().enumerate() {
+            batches.push(Batch::read(x, self.n, &self.place(k)).await?);
+        }
+        for (side, batch) in self.sides.iter_mut().zip(&mut batches) {
+            side.shift(batch);
+            side.add(batch);
+        }
+        for pair in &mut self.pairs {
+            pair.add(&batches);
+        }
+        self.n += first[0];
+        Ok(())
+    }
+
+    /// Which side that is, in words.
+    fn place(&self, k: usize) -> String {
+        match k.checked_sub(self.left) {
+            None => place("left", k, self.left),
+            Some(k) => place("right", k, self.sides.len() - self.left),
+        }
+    }
+
+    /// The metric of all rows seen so far: `values[i][j]` compares side `i` of the left with side `j` of the
+    /// right, or of the left if there is no other.
+    ///
+    /// # Errors
+    /// As [`Streamed::value`].
+    ///
+    /// # Cost
+    /// As [`Streamed::value`], each side decomposed once.
+    pub fn values(&self, metric: impl Into<Metric>) -> Result<Vec<Vec<f64>>, Error> {
+        let metric = metric.into();
+        let bases = self.prepare(metric)?;
+        let value = |seen: Seen<'_>| {
+            let [i, j] = seen.places;
+            let widths = [i, j].map(|k| [self.n, self.sides[k].d()]);
+            check_pair(widths[0], widths[1], metric)?;
+            let value = match metric {
+                Metric::Kernel(kernel) if bases.is_empty() => kernel.of_moments(&seen.moments())?,
+                _ => seen.value(metric, &bases[i], &bases[j], is_centred(metric))?,
+            };
+            match value.is_finite() {
+                true => Ok(value),
+                false => Err(Error::Undefined {
+                    why: "its values are too large or too small to be squared",
+                }),
+            }
+        };
+        let own = self.left == self.sides.len();
+        let columns = if own {
+            self.left
+        } else {
+            self.sides.len() - self.left
+        };
+        let mut values = vec![vec![0.0; columns]; self.left];
+        for pair in &self.pairs {
+            let [i, j] = pair.places;
+            let found = value(pair.seen(&self.sides, self.n))?;
+            if !own {
+                values[i][j - self.left] = found;
+                continue;
+            }
+            values[i][j] = found;
+            values[j][i] = match metric.facts().symmetric {
+                true => found,
+                false => value(pair.turned(&self.sides, self.n))?,
+            };
+        }
+        if own {
+            for (i, side) in self.sides.iter().enumerate() {
+                values[i][i] = value(Seen::alone(side, i, self.n))?;
+            }
+        }
+        Ok(values)
+    }
+
+    /// Checks every side for a metric; the axes of each if the metric takes them.
+    fn prepare(&self, metric: Metric) -> Result<Vec<Basis>, Error> {
+        let sides = self.sides.iter().enumerate();
         for side in &self.sides {
             check_shape([self.n, side.d()], metric)?;
         }
-        let [left, right] = [0, 1].map(|k| [self.n, self.sides[k].d()]);
-        check_pair(left, right, metric)
-    }
-
-    fn kernel(&self, kernel: Kernel) -> Result<f64, Error> {
-        let moments = self.moments();
-        if let Some(estimator) = kernel.divides_by() {
-            // The centred sums are differences of f64 sums about the first batch's mean.
-            let floor = 1e-13;
-            for (side, place) in [(0, "left"), (1, "right")] {
-                let own = moments.own(side).check(estimator, floor);
-                own.map_err(|e| e.at(place))?;
+        match metric {
+            Metric::Kernel(Kernel::SubspaceOverlap { .. } | Kernel::EigenspaceOverlap)
+            | Metric::Cca(_)
+            | Metric::Shape(_) => {
+                let basis = |(k, side): (usize, &Side)| {
+                    let basis = side.basis(self.n, is_centred(metric));
+                    basis.map_err(|e| e.at(&self.place(k)))
+                };
+                sides.map(basis).collect()
             }
-        }
-        kernel.of_moments(&moments)
-    }
-
-    /// The two sides' axes, and the products of their scores.
-    fn axes(&self, centre: bool) -> Result<([Basis; 2], Mat<f64>), Error> {
-        let [a, b] = &self.sides;
-        let left = a.basis(self.n, centre).map_err(|e| e.at("left"))?;
-        let right = b.basis(self.n, centre).map_err(|e| e.at("right"))?;
-        let mut products = self.centred_cross();
-        if !centre {
-            add_outer(&mut products, &a.mean(self.n), &b.mean(self.n), self.n);
-        }
-        let cross = left.v.transpose() * products * &right.v;
-        Ok(([left, right], cross))
-    }
-
-    /// `XᵀY` of the centred rows.
-    fn centred_cross(&self) -> Mat<f64> {
-        let [a, b] = [0, 1].map(|k| self.sides[k].drift(self.n));
-        Mat::from_fn(a.len(), b.len(), |i, j| {
-            self.cross[(i, j)] - self.n as f64 * a[i] * b[j]
-        })
-    }
-
-    fn moments(&self) -> Moments {
-        let n = self.n as f64;
-        let [a, b] = &self.sides;
-        let [da, db] = [a, b].map(|side| side.drift(self.n));
-        let trace = |side: &Side, drift: &[f64]| side.trace() - n * squared(drift);
-        let own = |side: &Side, drift: &[f64]| {
-            let whole = |j: usize| -> f64 {
-                let at = |i: usize| side.products[(i.max(j), i.min(j))] * drift[i];
-                sum_range(0..side.d(), at) * drift[j]
-            };
-            Lengths {
-                squares: side.fourth,
-                weighted: [&side.own_weighted; 2],
-                traces: [side.trace(); 2],
-                cross: (0..side.d()).map(whole).sum(),
-                drifts: [drift; 2],
+            Metric::Kernel(kernel) => {
+                if let Some(estimator) = kernel.divides_by() {
+                    // The centred sums are differences of f64 sums about the first batch's mean.
+                    let floor = 1e-13;
+                    for (k, side) in sides {
+                        let own = Seen::alone(side, k, self.n).moments();
+                        let checked = own.check(estimator, floor);
+                        checked.map_err(|e| e.at(&self.place(k)))?;
+                    }
+                }
+                Ok(vec![])
             }
-            .product(n)
-        };
-        let column = |j: usize| sum_range(0..a.d(), |i| self.cross[(i, j)] * da[i]) * db[j];
-        let both = Lengths {
-            squares: self.squares,
-            weighted: [&a.weighted, &b.weighted],
-            traces: [a.trace(), b.trace()],
-            cross: (0..b.d()).map(column).sum(),
-            drifts: [&da, &db],
-        };
-        Moments {
-            n: self.n,
-            products: [
-                self.centred_cross().squared_norm_l2(),
-                a.covariance(self.n).squared_norm_l2(),
-                b.covariance(self.n).squared_norm_l2(),
-            ],
-            diagonals: [both.product(n), own(a, &da), own(b, &db)],
-            traces: [trace(a, &da), trace(b, &db)],
+            _ => Err(needs_rows()),
         }
     }
+}
+
+/// Whether a metric of axes takes those of the centred rows.
+fn is_centred(metric: Metric) -> bool {
+    !matches!(
+        metric,
+        Metric::Kernel(Kernel::EigenspaceOverlap)
+            | Metric::Shape(Shape::Procrustes { centre: false, .. })
+    )
 }

@@ -11,7 +11,7 @@ use super::super::axes::{Basis, no_convergence, rank};
 use super::super::host::{map_chunks, sum_range};
 use crate::device;
 
-/// Sums of one side, whose rows less the first batch's mean are `u`; those of the other are `v`.
+/// Sums of one side, whose rows less the first batch's mean are `u`.
 #[derive(Clone, Debug)]
 pub(super) struct Side {
     /// Mean of the first batch.
@@ -21,8 +21,6 @@ pub(super) struct Side {
     /// `Σ u uᵀ`, of which the lower triangle is kept up.
     pub(super) products: Mat<f64>,
     /// `Σ |u|² u`.
-    pub(super) own_weighted: Vec<f64>,
-    /// `Σ |v|² u`.
     pub(super) weighted: Vec<f64>,
     /// `Σ |u|⁴`.
     pub(super) fourth: f64,
@@ -75,12 +73,17 @@ impl Batch {
         all
     }
 
+    /// `Σ |v|² u`, `v` being the rows of another.
+    pub(super) fn weighted_by(&self, other: &Self) -> Vec<f64> {
+        self.weighted(|i| other.lengths[i])
+    }
+
     pub(super) fn matrix(&self) -> MatRef<'_, f64> {
         MatRef::from_row_major_slice(&self.rows, self.lengths.len(), self.d)
     }
 }
 
-fn add(sum: &mut [f64], more: &[f64]) {
+pub(super) fn add(sum: &mut [f64], more: &[f64]) {
     sum.iter_mut().zip(more).for_each(|(s, m)| *s += m);
 }
 
@@ -98,7 +101,6 @@ impl Side {
             origin: vec![],
             sum: vec![0.0; d],
             products: Mat::zeros(d, d),
-            own_weighted: vec![0.0; d],
             weighted: vec![0.0; d],
             fourth: 0.0,
         }
@@ -117,13 +119,9 @@ impl Side {
         batch.subtract(&self.origin);
     }
 
-    pub(super) fn add(&mut self, batch: &Batch, other: &Batch) {
+    pub(super) fn add(&mut self, batch: &Batch) {
         add(&mut self.sum, &batch.weighted(|_| 1.0));
-        add(
-            &mut self.own_weighted,
-            &batch.weighted(|i| batch.lengths[i]),
-        );
-        add(&mut self.weighted, &batch.weighted(|i| other.lengths[i]));
+        add(&mut self.weighted, &batch.weighted_by(batch));
         self.fourth += squared(&batch.lengths);
         matmul(
             self.products.as_mut(),
@@ -136,6 +134,12 @@ impl Side {
             1.0,
             Par::rayon(0),
         );
+    }
+
+    /// `Σ u uᵀ`, whole.
+    pub(super) fn whole(&self) -> Mat<f64> {
+        let d = self.d();
+        Mat::from_fn(d, d, |i, j| self.products[(i.max(j), i.min(j))])
     }
 
     /// What the mean is away from the origin.
