@@ -319,6 +319,20 @@ pub(super) fn square<T: Real>(row: &[T]) -> f64 {
     short_dot(row, row)
 }
 
+/// Sum of a row in f64, on this thread.
+#[inline(always)]
+pub(super) fn total<T: Real>(row: &[T]) -> f64 {
+    let (whole, rest) = row.as_chunks::<16>();
+    let mut lanes = [0.0; 16];
+    for values in whole {
+        lanes
+            .iter_mut()
+            .zip(values)
+            .for_each(|(l, v)| *l += v.wide());
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|v| v.wide()).sum::<f64>()
+}
+
 /// Dot product in f64, for short vectors: on this thread, without a check of any index.
 #[inline(always)]
 fn short_dot<A: Real, B: Real>(a: &[A], b: &[B]) -> f64 {

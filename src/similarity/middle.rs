@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::Error;
-use super::host::map_chunks;
-use super::lanes::Lane;
+use super::host::chunks_mut;
+use super::lanes::{Lane, wide};
 use super::pairs::{Source, blocks, segment};
 
 /// How many equal steps of the order are told apart in one pass: few over values that are there, many where
@@ -49,6 +49,23 @@ impl Window {
         match key.checked_sub(self.from) {
             None => 0,
             Some(above) => ((above >> self.shift) as usize).min(self.bins) + 1,
+        }
+    }
+
+    /// Adds the values of these rows to the counts of their bins.
+    fn count<'a, T: Lane>(self, rows: impl Iterator<Item = &'a [T]>, counts: &mut [u64]) {
+        let end = self.from.saturating_add((self.bins as u64) << self.shift);
+        let (low, high) = (T::of_key(self.from), T::of_key(end.min(T::MOST_KEY + 1)));
+        for row in rows {
+            // Most lie outside, and are counted without a look at where.
+            let [below, above] = wide(|| {
+                let outside = row.iter().map(|&v| [v < low, v >= high].map(u32::from));
+                outside.fold([0; 2], |[a, b], [below, above]| [a + below, b + above])
+            });
+            counts[0] += u64::from(below);
+            counts[self.bins + 1] += u64::from(above);
+            let inside = row.iter().filter(|&&v| v >= low && v < high);
+            inside.for_each(|v| counts[self.bin(v.key())] += 1);
         }
     }
 
@@ -97,44 +114,34 @@ impl<T: Lane> Table<'_, T> {
 
     /// How many values lie in each bin.
     async fn count(&self, window: Window) -> Result<Vec<u64>, Error> {
-        let mut counts = vec![0u64; window.bins + 2];
+        let mut parts = vec![vec![0u64; window.bins + 2]; PARTS];
         match self {
             Self::Packed(values) => {
-                let part = |r: Range<usize>| counted(window, std::iter::once(&values[r]));
-                add(&mut counts, in_parts(values.len(), part));
+                let row = |r: Range<usize>| std::iter::once(&values[r]);
+                in_parts(&mut parts, values.len(), |r, part| {
+                    window.count(row(r), part)
+                });
             }
             Self::Tiled(source) => {
                 for (r, c) in blocks(source.n()) {
                     let values = source.tile(&r, &c).await?;
                     let row = |i: usize| segment(&values, &r, &c, r.start + i).1;
-                    let part = |p: Range<usize>| counted(window, p.map(row));
-                    add(&mut counts, in_parts(r.len(), part));
+                    in_parts(&mut parts, r.len(), |p, part| {
+                        window.count(p.map(row), part)
+                    });
                 }
             }
         }
-        Ok(counts)
+        let bin = |b: usize| parts.iter().map(|part| part[b]).sum();
+        Ok((0..window.bins + 2).map(bin).collect())
     }
 }
 
-fn in_parts<R: Send>(n: usize, f: impl Fn(Range<usize>) -> R + Sync + Send) -> Vec<R> {
-    map_chunks(n, n.div_ceil(PARTS).max(1), f)
-}
-
-fn counted<'a, T: Lane>(window: Window, rows: impl Iterator<Item = &'a [T]>) -> Vec<u32> {
-    let mut counts = vec![0; window.bins + 2];
-    for value in rows.flatten() {
-        counts[window.bin(value.key())] += 1;
-    }
-    counts
-}
-
-fn add(counts: &mut [u64], parts: Vec<Vec<u32>>) {
-    for part in parts {
-        counts
-            .iter_mut()
-            .zip(part)
-            .for_each(|(sum, count)| *sum += u64::from(count));
-    }
+/// `f` on an equal share of `0..n` for each part.
+fn in_parts(parts: &mut [Vec<u64>], n: usize, f: impl Fn(Range<usize>, &mut [u64]) + Sync + Send) {
+    let size = n.div_ceil(PARTS);
+    let place = |k: usize| (k * size).min(n);
+    chunks_mut(parts, 1, |k, part| f(place(k)..place(k + 1), &mut part[0]));
 }
 
 /// The bin that holds the value at a place.

@@ -26,7 +26,7 @@
 //! Products run on the tensor's device in its precision: f64 tensors in f64, all others in f32. Rows
 //! are read back once per representation to check them and to take means and lengths in f64; sums
 //! over products, pairs and ranks are f64 on the host, in fixed chunks, so that the result does not
-//! depend on the number of threads (but for the last bits of linear CKA, whose blocks are larger up to four).
+//! depend on the number of threads (but for the last bits of linear CKA, whose blocks follow it).
 //! What is bound by decompositions ([`Cca`], [`Shape`], …) is all f64
 //! on the host. Features are centred before any product. Where squares of the values could overflow or
 //! vanish (the largest outside 1e-10 to 1e10), rows are scaled by a power of two, which is undone for the

@@ -2,21 +2,24 @@
 
 use std::ops::Range;
 
+use burn::tensor::Tensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::host::{Real, Rows, map_chunks, queue, square};
 use super::lanes::wide;
 use super::pairs::packed_row;
+use crate::device::{self, Device, View, view};
 
-/// Rows of a block of a product: large blocks are the faster, small ones leave something to do for many
-/// threads.
-fn size() -> usize {
+/// Rows of a block of a product `[dx, dy]`, half of its columns: large blocks are the faster, small ones
+/// leave one for every thread.
+fn size([dx, dy]: [usize; 2]) -> usize {
     #[cfg(not(target_family = "wasm"))]
-    let few = rayon::current_num_threads() <= 4;
+    let threads = rayon::current_num_threads();
     #[cfg(target_family = "wasm")]
-    let few = true;
-    if few { 512 } else { 256 }
+    let threads = 1;
+    let enough = |size: &usize| dx.div_ceil(*size) * dy.div_ceil(2 * size) >= threads;
+    [512, 256, 128].into_iter().find(enough).unwrap_or(64)
 }
 
 /// Rows of a strip, and of a block of `x xᵀ`: a product takes so many at a time anyway.
@@ -99,7 +102,7 @@ impl<T: Real> Strips<T> {
 
     /// `‖xᵀ y‖²` of `[n, dx]` and `[n, dy]`.
     pub(super) fn square_of_pair(&self, y: &Self) -> f64 {
-        self.pair(y, size())
+        self.pair(y, size([self.d, y.d]))
     }
 
     fn pair(&self, y: &Self, size: usize) -> f64 {
@@ -110,7 +113,7 @@ impl<T: Real> Strips<T> {
 
     /// `‖xᵀ x‖²` of `[n, d]`.
     pub(super) fn square_of_self(&self) -> f64 {
-        self.own(size())
+        self.own(size([self.d; 2]))
     }
 
     fn own(&self, size: usize) -> f64 {
@@ -180,6 +183,44 @@ impl<T: Real> Strips<T> {
         });
         upper
     }
+}
+
+/// Products of rows `r` of `z` with rows `c`, row-major; on the CPU from where the rows lie.
+pub(super) async fn between<T: Real>(
+    z: &Tensor<2>,
+    r: &Range<usize>,
+    c: &Range<usize>,
+) -> Result<Vec<T>, device::Error> {
+    if !Device::from_burn(z.device()).is_cpu() {
+        let rows = |of: &Range<usize>| z.clone().narrow(0, of.start, of.len());
+        return device::read(rows(r).matmul(rows(c).transpose())).await;
+    }
+    let d = z.dims()[1];
+    let values: View<T> = view(z).await?;
+    let rows = |start: usize, n: usize| {
+        MatRef::from_row_major_slice(&values[start * d..(start + n) * d], n, d)
+    };
+    let mut products = vec![T::default(); r.len() * c.len()];
+    let mut rest = MatMut::from_row_major_slice_mut(&mut products, r.len(), c.len());
+    let mut blocks = Vec::new();
+    for columns in parts(c.clone(), STRIP) {
+        let (block, behind) = rest.split_at_col_mut(columns.len());
+        blocks.push((columns, block));
+        rest = behind;
+    }
+    queue(blocks, |(columns, block)| {
+        let columns = rows(columns.start, columns.len()).transpose();
+        let own = rows(r.start, r.len());
+        matmul(
+            block,
+            Accum::Replace,
+            own,
+            columns,
+            T::rounded(1.0),
+            Par::Seq,
+        );
+    });
+    Ok(products)
 }
 
 /// A range in parts of at most `size`.

@@ -13,6 +13,7 @@ use crate::similarity::groups::Groups;
 use crate::similarity::host::{Real, Rows, beside, chunks_mut, sum_range};
 use crate::similarity::lanes::wide;
 use crate::similarity::pairs::blocks;
+use crate::similarity::products;
 
 /// Candidates kept beyond `k`, which are put in order in f64.
 const SPARE: usize = 8;
@@ -116,7 +117,7 @@ impl<T: Real> Space<T> {
     /// columns.
     async fn choose_here(&self, best: &mut [Best<T>], squares: &[T]) -> Result<(), device::Error> {
         for (r, c) in blocks(self.rows.n) {
-            let mut values = device::read::<T, 2>(block(&self.z, &r, &c)).await?;
+            let mut values = products::between::<T>(&self.z, &r, &c).await?;
             if self.by == Nearness::Euclidean {
                 to_distances(&mut values, &squares[r.clone()], &squares[c.clone()]);
             }

@@ -17,7 +17,7 @@ use burn::tensor::{DType, Tensor};
 use super::Error;
 use super::cka::Estimator;
 use super::groups::Groups;
-use super::host::{Rows, Values, chunks_mut, map_chunks, square, sum, sum_range, working};
+use super::host::{Rows, Values, chunks_mut, map_chunks, square, sum, total, working};
 use super::lanes::{Lane, wide};
 use super::middle::Table;
 
@@ -312,7 +312,7 @@ impl Sums {
                 let columns = columns[j - c.start..].iter_mut();
                 columns.zip(row).for_each(|(sum, v)| *sum += v.wide());
                 squares += square(row);
-                sum_range(0..row.len(), |k| row[k].wide())
+                total(row)
             };
             let rows: Vec<f64> = wide(|| p.map(|i| r.start + i).map(row).collect());
             (rows, columns, squares)

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use super::super::Error;
 use super::super::host::{Rows, beside, chunks_mut, square, sum_range};
 use super::super::lanes::{Lane, wide};
+use super::super::products;
 use super::form::Form;
 #[cfg(test)]
 use super::widen;
@@ -83,9 +84,7 @@ impl<T: Lane> Source<T> {
         r: &Range<usize>,
         c: &Range<usize>,
     ) -> Result<Vec<T>, device::Error> {
-        let rows = self.z.clone().narrow(0, r.start, r.len());
-        let columns = self.z.clone().narrow(0, c.start, c.len());
-        let mut values = device::read::<T, 2>(rows.matmul(columns.transpose())).await?;
+        let mut values = products::between::<T>(&self.z, r, c).await?;
         if self.form != Form::Dot {
             chunks_mut(&mut values, c.len(), |i, row| {
                 let i = r.start + i;

@@ -289,3 +289,21 @@ fn sums_without_pairs_keep_the_digits_of_small_angles() {
         }
     }
 }
+
+/// The median is counted out where the pairs are made anew, and found among them where they are kept.
+#[test]
+fn a_median_is_the_same_however_the_pairs_are_held() {
+    let rows = rows(700, 5);
+    for sigma in [Sigma::Median(0.5), Sigma::OffDiagonalMedian(1.0)] {
+        let form = Form::Rbf { sigma, unit: false };
+        for dtype in [DType::F32, DType::F64] {
+            let x = tensor(&rows, dtype);
+            let [packed, tiled] = match dtype {
+                DType::F64 => both::<f64>(&x, form),
+                _ => both::<f32>(&x, form),
+            };
+            let off = packed.sums.total / tiled.sums.total - 1.0;
+            assert!(off.abs() < 1e-6, "{sigma:?} {dtype:?} {off:e}");
+        }
+    }
+}
