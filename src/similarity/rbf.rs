@@ -102,7 +102,7 @@ impl fmt::Display for Sigma {
 /// # Cost
 /// `n² (dx + dy) / 2` multiply-adds and `n²` exponentials. Up to 16,384 rows 4 bytes a pair are held for
 /// each side (f64: 8), 50 MB at n = 5,000; above, only tiles of 16 MiB, and products are worked out once
-/// more for each comparison and for the median twice.
+/// more for each comparison, and once or twice for the median.
 ///
 /// # Source
 /// Kornblith, Norouzi, Lee & Hinton 2019, "Similarity of Neural Network Representations Revisited",

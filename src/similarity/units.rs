@@ -391,7 +391,9 @@ pub async fn soft_matching_async(
 /// one with the largest sum of products of matched columns, which is the nearest.
 /// [`PermutationScore::Euclidean`]: the distance of the two matrices, in the unit of the activations.
 /// [`PermutationScore::Angular`]: the angle between them, in radians, unchanged by one scale of either
-/// side. Both are metrics. Unchanged by permutation and shift.
+/// side. Both are metrics among representations of one width; of several, the angle can break the triangle
+/// inequality, for every unit of the narrower side has to meet one of the wider. Unchanged by permutation
+/// and shift.
 ///
 /// # Errors
 /// Different row counts; fewer than 2 rows; a NaN or infinity; for the angle a representation whose rows

@@ -209,14 +209,30 @@ proptest! {
         }
     }
 
-    /// Soft matching and the two permutation shapes are metrics.
+    /// Soft matching is a metric, and the two permutation shapes are among sides of one width.
     #[test]
     fn distances_obey_the_triangle_inequality(n in 3usize..12, d in prop::array::uniform3(1usize..7), seed: u64) {
-        let [x, y, z] = [0, 1, 2].map(|i| Matrix::random(n, d[i], seed ^ i as u64).f64());
-        for name in ["soft_matching[distance]", "permutation_shape[angular]", "permutation_shape[euclidean]"] {
-            let around = compare(name, &x, &y) + compare(name, &y, &z);
-            prop_assert!(compare(name, &x, &z) <= around * (1.0 + 1e-9), "{}", name);
+        let sides = |d: [usize; 3]| [0, 1, 2].map(|i| Matrix::random(n, d[i], seed ^ i as u64).f64());
+        let holds = |name: &str, [x, y, z]: &[_; 3]| {
+            compare(name, x, z) <= (compare(name, x, y) + compare(name, y, z)) * (1.0 + 1e-9)
+        };
+        prop_assert!(holds("soft_matching[distance]", &sides(d)));
+        for name in ["permutation_shape[angular]", "permutation_shape[euclidean]"] {
+            prop_assert!(holds(name, &sides([d[0]; 3])), "{}", name);
         }
+    }
+}
+
+/// Opposed single units are half a turn apart, and each an eighth of one from the two side by side.
+#[test]
+fn an_angle_over_several_widths_is_no_metric() {
+    let x = Matrix::random(30, 1, 5);
+    let opposed = Matrix::from_fn(30, 1, |i, _| -x.at(i, 0));
+    let both = Matrix::from_fn(30, 2, |i, j| if j == 0 { x.at(i, 0) } else { -x.at(i, 0) });
+    let angle = |a: &Matrix, b: &Matrix| compare("permutation_shape[angular]", &a.f64(), &b.f64());
+    close(angle(&x, &opposed), std::f64::consts::PI, 1e-9);
+    for side in [&x, &opposed] {
+        close(angle(side, &both), std::f64::consts::FRAC_PI_4, 1e-9);
     }
 }
 
