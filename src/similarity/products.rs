@@ -117,13 +117,14 @@ impl<T: Real> Strips<T> {
     }
 
     fn own(&self, size: usize) -> f64 {
-        // Of a block on the diagonal only the upper half of the rows is computed whole.
+        // A block on the diagonal comes in strips of rows, each from its own columns on.
         let mut blocks = Vec::new();
         for i in parts(0..self.d, size) {
             let beside = parts(i.end..self.d, size).map(|j| [i.clone(), j]);
             blocks.extend(beside);
-            let halves = parts(i.clone(), size / 2).map(|half| [half.clone(), half.start..i.end]);
-            blocks.extend(halves);
+            let strips =
+                parts(i.clone(), size / 4).map(|strip| [strip.clone(), strip.start..i.end]);
+            blocks.extend(strips);
         }
         // What lies right of a block's own columns counts for its mirror image as well.
         self.over_blocks(self, blocks, |block, [i, j]| {
