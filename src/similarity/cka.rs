@@ -18,12 +18,12 @@ use std::borrow::Cow;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use super::host::{Real, Rows, Values, beside, sum, sum_range, working};
+use super::host::{Real, Rows, Values, beside, is_here, sum, sum_range, working};
 use super::metric::Grid;
 use super::pairs::PACKED;
 use super::products::Strips;
 use super::{Error, Kernel, Prepared, tiles};
-use crate::device::{self, Device, block_on};
+use crate::device::{self, block_on};
 
 /// Most columns of one block of a `Xᵀ X`; blocks below the diagonal are not computed.
 const BLOCK: usize = 256;
@@ -358,11 +358,6 @@ fn diagonal_product(k: &[f64], l: &[f64]) -> f64 {
     sum(k.len(), |i| k[i] * l[i])
 }
 
-/// Whether products are taken on the host.
-fn is_here(x: &Tensor<2>) -> bool {
-    Device::from_burn(x.device()).is_cpu()
-}
-
 /// Whether a grid is less work through the Gram matrices, `n² d / 2` each and a pass over half of one for
 /// each comparison, than through products of features, `n d²` for each comparison. Half of one is at most
 /// four times the size of the narrowest side.
@@ -472,6 +467,7 @@ async fn square_of_self<T: Real>(x: &Tensor<2>) -> Result<f64, device::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Device;
 
     /// What is kept for a grid gives the values of pairs compared alone.
     #[test]

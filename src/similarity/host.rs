@@ -6,7 +6,7 @@ use burn::tensor::{DType, Element, FloatDType, Tensor, TensorData};
 use faer::traits::RealField;
 
 use super::Error;
-use crate::device::{View, view};
+use crate::device::{Device, View, view};
 use crate::ops::wide;
 
 /// Rows of a host pass that are summed together before the partial sums are added in order.
@@ -230,6 +230,11 @@ impl<T: Real> Rows<T> {
             .flatten()
             .collect()
     }
+}
+
+/// Whether the values lie in this memory, and products are taken on the host.
+pub(super) fn is_here(x: &Tensor<2>) -> bool {
+    Device::from_burn(x.device()).is_cpu()
 }
 
 /// The tensor in the precision the metrics use: f64 as it is, all else as f32.

@@ -6,10 +6,10 @@ use burn::tensor::Tensor;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-use super::host::{Real, Rows, map_chunks, queue, square};
+use super::host::{Real, Rows, is_here, map_chunks, queue, square};
 use super::lanes::wide;
 use super::pairs::packed_row;
-use crate::device::{self, Device, View, view};
+use crate::device::{self, View, view};
 
 /// Rows of a block of a product `[dx, dy]`, half of its columns: large blocks are the faster, small ones
 /// leave one for every thread.
@@ -186,15 +186,20 @@ impl<T: Real> Strips<T> {
     }
 }
 
+/// Products of rows `r` of `z` with rows `c`, on its device.
+pub(super) fn there(z: &Tensor<2>, r: &Range<usize>, c: &Range<usize>) -> Tensor<2> {
+    let rows = |of: &Range<usize>| z.clone().narrow(0, of.start, of.len());
+    rows(r).matmul(rows(c).transpose())
+}
+
 /// Products of rows `r` of `z` with rows `c`, row-major; on the CPU from where the rows lie.
 pub(super) async fn between<T: Real>(
     z: &Tensor<2>,
     r: &Range<usize>,
     c: &Range<usize>,
 ) -> Result<Vec<T>, device::Error> {
-    if !Device::from_burn(z.device()).is_cpu() {
-        let rows = |of: &Range<usize>| z.clone().narrow(0, of.start, of.len());
-        return device::read(rows(r).matmul(rows(c).transpose())).await;
+    if !is_here(z) {
+        return device::read(there(z, r, c)).await;
     }
     let d = z.dims()[1];
     let values: View<T> = view(z).await?;
@@ -225,7 +230,7 @@ pub(super) async fn between<T: Real>(
 }
 
 /// A range in parts of at most `size`.
-fn parts(of: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn parts(of: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     let end = of.end;
     of.step_by(size)
         .map(move |start| start..(start + size).min(end))

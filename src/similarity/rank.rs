@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::host::Real;
-use crate::device::{self, Device};
+use super::host::{Real, is_here};
+use crate::device;
 use crate::ops::{rank, ranks_f32, ranks_f64};
 
 /// Most values ranked on a GPU: what one buffer of WebGPU's least limits holds.
@@ -26,11 +26,11 @@ impl Ranked for f32 {
     }
 
     async fn ranks_beside(values: Vec<Self>, like: &Tensor<2>) -> Result<Vec<u32>, device::Error> {
-        let on = like.device().inner();
         let count = values.len();
-        if count > MOST || Device::from_burn(on.clone()).is_cpu() {
+        if count > MOST || is_here(like) {
             return Ok(Self::ranks(values));
         }
+        let on = like.device().inner();
         let values = Tensor::<1>::from_data(TensorData::new(values, [count]), (&on, DType::F32));
         let ranks = device::read_int(rank(values)).await?;
         Ok(ranks.into_iter().map(|rank| rank as u32).collect())

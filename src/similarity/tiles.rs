@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 
 use super::host::Real;
+use super::products::there;
 use crate::device;
 
 /// Most values of one tile: 16 MiB in f32.
@@ -24,9 +25,7 @@ pub(super) fn tiles(n: usize) -> impl Iterator<Item = Range<usize>> {
 /// Rows `r` of `z zᵀ`, from column `r.start` on: `[r.len(), n - r.start]`.
 pub(super) fn tile(z: &Tensor<2>, r: &Range<usize>) -> Tensor<2> {
     let n = z.dims()[0];
-    let rows = z.clone().narrow(0, r.start, r.len());
-    let rest = z.clone().narrow(0, r.start, n - r.start);
-    rows.matmul(rest.transpose())
+    there(z, r, &(r.start..n))
 }
 
 /// The strict upper triangle of `z zᵀ`, row-major: `n (n - 1) / 2` values. One tile is held besides.

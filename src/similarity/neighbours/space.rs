@@ -10,7 +10,7 @@ use crate::ops::{NearestBy, PairTile, nearest};
 use crate::similarity::Error;
 use crate::similarity::best::{Best, offer_block};
 use crate::similarity::groups::Groups;
-use crate::similarity::host::{Real, Rows, beside, chunks_mut, sum_range};
+use crate::similarity::host::{Real, Rows, beside, chunks_mut, is_here, sum_range};
 use crate::similarity::lanes::wide;
 use crate::similarity::pairs::blocks;
 use crate::similarity::products;
@@ -105,8 +105,7 @@ impl<T: Real> Space<T> {
     async fn candidates(&self, keep: usize) -> Result<Vec<Best<T>>, device::Error> {
         let mut best: Vec<Best<T>> = (0..self.rows.n).map(|_| Best::new(keep)).collect();
         let squares: Vec<T> = self.weight.iter().map(|&w| T::rounded(w)).collect();
-        let here = self.z.device() == burn::tensor::Device::flex();
-        match here || keep > MOST_THERE {
+        match is_here(&self.z) || keep > MOST_THERE {
             true => self.choose_here(&mut best, &squares).await?,
             false => self.choose_there(&mut best, squares, keep).await?,
         }
@@ -141,11 +140,11 @@ impl<T: Real> Space<T> {
         };
         let squares = beside(squares, [1, n], &self.z).reshape([n]);
         let part = |r: &Range<usize>| squares.clone().narrow(0, r.start, r.len());
-        for r in ranges(n, BLOCK_THERE[0]) {
+        for r in products::parts(0..n, BLOCK_THERE[0]) {
             let mut found = None;
-            for c in ranges(n, BLOCK_THERE[1]) {
+            for c in products::parts(0..n, BLOCK_THERE[1]) {
                 let tile = PairTile {
-                    products: block(&self.z, &r, &c),
+                    products: products::there(&self.z, &r, &c),
                     row_squares: part(&r),
                     column_squares: part(&c),
                 };
@@ -205,19 +204,6 @@ pub(super) fn squared_distance<T: Real>([a, b]: [&[T]; 2], [s, t]: [f64; 2]) -> 
     let b = &b[..a.len()];
     let square = |c: usize| (a[c].wide() * s - b[c].wide() * t).powi(2);
     wide(|| sum_range(0..a.len(), square))
-}
-
-/// Rows `r` by columns `c` of `z zᵀ`.
-fn block(z: &Tensor<2>, r: &Range<usize>, c: &Range<usize>) -> Tensor<2> {
-    let rows = |r: &Range<usize>| z.clone().narrow(0, r.start, r.len());
-    rows(r).matmul(rows(c).transpose())
-}
-
-/// `0..n` in pieces of at most `size`, in order.
-fn ranges(n: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..n)
-        .step_by(size)
-        .map(move |start| start..(start + size).min(n))
 }
 
 /// A block of products turned into negative squared distances, given the squared lengths of its rows

@@ -87,15 +87,18 @@ impl<T: Lane> Source<T> {
         Sums {
             total: rows.iter().sum(),
             rows,
-            squares: self.linear_product(self),
+            squares: self.product_of(&terms, self, &terms),
         }
     }
 
     /// Sum of the products of the two sides' values over all unordered pairs.
     pub(super) fn linear_product<U: Lane>(&self, other: &Source<U>) -> f64 {
+        self.product_of(&self.terms(), other, &other.terms())
+    }
+
+    fn product_of<U: Lane>(&self, a: &Terms, other: &Source<U>, b: &Terms) -> f64 {
         let n = self.n();
-        let (a, b) = (self.terms(), other.terms());
-        let [u, w] = [&a, &b].map(|terms| sum(n, |i| terms.own[i]));
+        let [u, w] = [a, b].map(|terms| sum(n, |i| terms.own[i]));
         let both = sum(n, |i| a.own[i] * b.own[i]);
         let alone = sum(n, |i| a.alone[i] * b.alone[i]);
         let cross = self.cross_square(&a.mean, other, &b.mean);

@@ -5,12 +5,14 @@ use std::ops::Range;
 
 use burn::tensor::{Tensor, TensorData};
 
+use super::super::host::is_here;
 use super::super::lanes::Lane;
+use super::super::products;
 use super::super::rbf::Sigma;
 use super::Sums;
 use super::form::Form;
 use super::source::{Source, blocks};
-use crate::device::{self, Device};
+use crate::device;
 use crate::ops::{PairForm, PairTile, pair_sums};
 
 impl Form {
@@ -33,17 +35,16 @@ impl Form {
 impl<T: Lane> Source<T> {
     /// Whether its sums are better taken where its tensor is.
     pub(super) fn is_there(&self) -> bool {
-        T::EPSILON > f64::EPSILON && !Device::from_burn(self.z.device()).is_cpu()
+        T::EPSILON > f64::EPSILON && !is_here(&self.z)
     }
 
     fn tile_there(&self, r: &Range<usize>, c: &Range<usize>) -> PairTile {
-        let part = |of: &Range<usize>| self.z.clone().narrow(0, of.start, of.len());
         let squares = |of: &Range<usize>| {
             let squares = TensorData::new(self.squares[of.clone()].to_vec(), [of.len()]);
             Tensor::<1>::from_data(squares, (&self.z.device(), T::dtype()))
         };
         PairTile {
-            products: part(r).matmul(part(c).transpose()),
+            products: products::there(&self.z, r, c),
             row_squares: squares(r),
             column_squares: squares(c),
         }
